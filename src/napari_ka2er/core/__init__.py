@@ -1,0 +1,1 @@
+"""Volumes, tasks, prompts, sessions and corrections.  Imports neither torch, Qt nor napari."""

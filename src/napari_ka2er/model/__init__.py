@@ -1,0 +1,1 @@
+"""The student and what runs it.  Imports neither Qt nor napari."""

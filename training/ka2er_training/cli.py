@@ -1,0 +1,75 @@
+"""The `ka2er` command.  Heavy libraries are imported only by the command that runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from napari_ka2er.core.errors import CancelledError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger("ka2er_training")
+
+# Each module has `add(commands)`, which adds its commands; a command sets `run`, a function of the
+# parsed arguments that returns what `--json` prints (or None), or raises.
+GROUPS = ("demo", "predict", "workspace", "experts", "amalgamate", "evaluate", "student", "sample", "bench", "session")
+
+DONE, USER_ERROR, REFUSED, INTERRUPTED = 0, 2, 3, 130
+
+
+class GateRefusedError(RuntimeError):
+    """The gate found a task that got worse; the current student stays."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=args.log_level, format="%(message)s", stream=sys.stderr)
+    try:
+        result = args.run(args)
+    except UserError as error:
+        logger.error("error: %s", error)
+        return USER_ERROR
+    except GateRefusedError as error:
+        logger.error("refused: %s", error)
+        return REFUSED
+    except (KeyboardInterrupt, CancelledError):
+        logger.error("interrupted; nothing half-written is left")
+        return INTERRUPTED
+    if args.json and result is not None:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    return DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with the commands of every group."""
+    parser = argparse.ArgumentParser(
+        prog="ka2er", description="Segment volumes, train experts and amalgamate them into a student."
+    )
+    parser.set_defaults(json=False, log_level="INFO")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in GROUPS:
+        importlib.import_module(f"ka2er_training.commands.{group}").add(commands)
+    return parser
+
+
+def add_command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    """Return the parser of a new command that every command's common options are added to."""
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING"])
+    command.set_defaults(run=run)
+    return command
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """Add the `--device` option."""
+    command.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
+    )

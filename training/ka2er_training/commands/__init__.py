@@ -1,0 +1,1 @@
+"""One module per group of commands; each is a thin call of public functions."""
