@@ -1,0 +1,1 @@
+"""Everything the shipped sample is made of, from sources that anyone can fetch again."""
