@@ -101,7 +101,7 @@ def resample(
         matrix[:3, 3],
         output_shape=target.shape,
         order=order,
-        mode="grid-constant" if order else "constant",
+        mode="grid-constant",  # "constant" would drop labels in the outer half of border voxels
         cval=cval,
         prefilter=False,
     )
@@ -169,3 +169,31 @@ def normalise(data: NDArray[Any]) -> NDArray[np.float32]:
         return np.zeros_like(values)
     scaled: NDArray[np.float32] = (np.clip(values, low, high) - float(clipped.mean())) / deviation
     return scaled
+
+
+def student_image(data: NDArray[Any], source: Geometry, grid: Geometry) -> NDArray[np.float32]:
+    """Return a volume as the student sees it: normalised over the volume, then put on the grid.
+
+    Parameters
+    ----------
+    data : ndarray, shape (Z, Y, X)
+        Raw intensities on `source`.
+    source, grid : Geometry
+        The volume's lattice and the student's.
+
+    Returns
+    -------
+    ndarray of float32, shape `grid.shape`
+        The volume's border values continue into the grid's padding.
+    """
+    matrix = index_map(source, grid)
+    result: NDArray[np.float32] = ndimage.affine_transform(
+        _smoothed(normalise(data), matrix),
+        matrix[:3, :3],
+        matrix[:3, 3],
+        output_shape=grid.shape,
+        order=1,
+        mode="nearest",
+        prefilter=False,
+    )
+    return result
