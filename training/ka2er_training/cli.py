@@ -18,7 +18,18 @@ logger = logging.getLogger("ka2er_training")
 
 # Each module has `add(commands)`, which adds its commands; a command sets `run`, a function of the
 # parsed arguments that returns what `--json` prints (or None), or raises.
-GROUPS = ("demo", "predict", "workspace", "experts", "amalgamate", "evaluate", "student", "sample", "bench", "session")
+GROUPS = (
+    "demo",
+    "predict",
+    "workspace",
+    "experts",
+    "amalgamate",
+    "evaluate",
+    "student",
+    "sample",
+    "bench",
+    "session",
+)
 
 DONE, USER_ERROR, REFUSED, INTERRUPTED = 0, 2, 3, 130
 
@@ -50,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with the commands of every group."""
     parser = argparse.ArgumentParser(
-        prog="ka2er", description="Segment volumes, train experts and amalgamate them into a student."
+        prog="ka2er",
+        description="Segment volumes, train experts and amalgamate them into a student.",
     )
     parser.set_defaults(json=False, log_level="INFO")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -64,7 +64,11 @@ def positions_of(prompt: Prompt) -> tuple[Position, ...]:
 def prompt_to_json(prompt: Prompt) -> dict[str, Any]:
     """Return plain data that `prompt_from_json` takes back."""
     kind = type(prompt).__name__.lower()
-    return {"kind": kind, "positive": prompt.positive, "positions_mm": [list(p) for p in positions_of(prompt)]}
+    return {
+        "kind": kind,
+        "positive": prompt.positive,
+        "positions_mm": [list(p) for p in positions_of(prompt)],
+    }
 
 
 def prompt_from_json(data: dict[str, Any]) -> Prompt:

@@ -114,7 +114,9 @@ def _smoothed(data: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[Any]:
     sigma = np.where(step > 1.05, np.sqrt(np.maximum(step**2 - 1, 0)) / 2.355, 0)
     if not sigma.any():
         return data
-    smooth: NDArray[Any] = ndimage.gaussian_filter(data.astype(np.float32), sigma, mode="nearest", truncate=3)
+    smooth: NDArray[Any] = ndimage.gaussian_filter(
+        data.astype(np.float32), sigma, mode="nearest", truncate=3
+    )
     return smooth
 
 

@@ -31,7 +31,9 @@ class Label:
 
     def __post_init__(self) -> None:
         if self.value < 1 or not self.name:
-            raise UserError("a label with a value of at least 1 and a name", f"{self.value} {self.name!r}")
+            raise UserError(
+                "a label with a value of at least 1 and a name", f"{self.value} {self.name!r}"
+            )
         if not self.color:
             object.__setattr__(self, "color", COLORS[(self.value - 1) % len(COLORS)])
 
@@ -97,4 +99,6 @@ class Task:
             labels = tuple(Label(**label) for label in data["labels"])
             return cls(**{**data, "labels": labels})
         except (TypeError, KeyError) as error:
-            raise UserError("a task with name, labels, modality, description", f"{error}") from error
+            raise UserError(
+                "a task with name, labels, modality, description", f"{error}"
+            ) from error

@@ -132,7 +132,8 @@ class Volume:
             )
         if self.n_channels != len(self.channel_names):
             raise UserError(
-                f"{self.n_channels} channel names", f"{len(self.channel_names)}: {self.channel_names}"
+                f"{self.n_channels} channel names",
+                f"{len(self.channel_names)}: {self.channel_names}",
             )
         object.__setattr__(self, "affine", self.geometry.affine)
         self.data.setflags(write=False)

@@ -30,10 +30,23 @@ _ALIAS = 0.7
 
 
 class FeatureMapLike(Protocol):
-    """One stage of an expert's features over a volume."""
+    """One stage of an expert's features over a volume.
 
-    data: NDArray[Any]
-    from_world: NDArray[np.float64]
+    `data` (C, z, y, x); `from_world` (4, 4) from world (z, y, x, 1) mm to its indices; `field`
+    (2, 3) lowest and highest index that lies in the image, beyond which there is only padding.
+    """
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """The features."""
+
+    @property
+    def from_world(self) -> NDArray[np.float64]:
+        """Their place."""
+
+    @property
+    def field(self) -> NDArray[np.float64]:
+        """Their extent."""
 
 
 @dataclass(slots=True)
@@ -94,19 +107,22 @@ def align(feature: FeatureMapLike, tokens: Geometry) -> tuple[Tensor, Tensor]:
     matrix = feature.from_world @ tokens.affine
     size = np.array(feature.data.shape[1:])
     index = _indices(tokens.shape, matrix)
-    inside = ((index >= -0.5) & (index <= torch.as_tensor(size - 0.5))).all(dim=-1)
+    low, high = torch.as_tensor(feature.field)
+    inside = ((index >= low) & (index <= high)).all(dim=-1)
     factor = _pool_factors(matrix, size)
-    low, high = _box(index, size, factor)
-    crop = feature.data[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    first, end = _box(index, size, factor)
+    crop = feature.data[:, first[0] : end[0], first[1] : end[1], first[2] : end[2]]
     values = torch.from_numpy(np.ascontiguousarray(crop, dtype=np.float32))[None]
-    index = index - torch.as_tensor(low)
+    index = index - torch.as_tensor(first)
     if (factor > 1).any():
         kernel = [int(f) for f in factor]
         values = F.avg_pool3d(values, kernel, ceil_mode=True, count_include_pad=False)
         index = (index - torch.as_tensor((factor - 1) / 2)) / torch.as_tensor(factor)
     extent = torch.as_tensor(values.shape[2:], dtype=torch.float64)
     grid = (2 * (index + 0.5) / extent - 1).flip(-1)[None].float()  # (z, y, x) → (x, y, z)
-    sampled = F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sampled = F.grid_sample(
+        values, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
     return sampled[0], inside
 
 
@@ -117,7 +133,9 @@ def _indices(shape: tuple[int, int, int], matrix: NDArray[np.float64]) -> Tensor
 
 
 def _pool_factors(matrix: NDArray[np.float64], size: NDArray[np.int_]) -> NDArray[np.int_]:
-    step = np.linalg.norm(matrix[:3, :3], axis=1)  # feature tokens per student token, by feature axis
+    step = np.linalg.norm(
+        matrix[:3, :3], axis=1
+    )  # feature tokens per student token, by feature axis
     factor = np.where(step * _ALIAS > 1, np.round(step), 1).astype(int)
     return np.minimum(np.maximum(factor, 1), size)
 

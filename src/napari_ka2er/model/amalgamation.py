@@ -101,7 +101,9 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """Attend from `query` (B, N, d) to `keys` and `values` (B, M, d); `mask` (B, M) is True where allowed."""
         key_weight, value_weight = self.key_value.weight.chunk(2)
         key_bias, value_bias = self.key_value.bias.chunk(2)
@@ -162,7 +164,9 @@ class CoarseAmalgamation(nn.Module):
         self.gate_query, self.gate_key = nn.Linear(width, width), nn.Linear(width, width)
         self.null = nn.Linear(width, width)
         self.hallucinators = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, c))
+            nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, c)
+            )
             for c in expert_channels
         )
         self.out = nn.Linear(width, channels)
@@ -199,7 +203,9 @@ class CoarseAmalgamation(nn.Module):
         tokens = tokens + self.self_attention(query, query, self.self_norm(tokens))
         hallucinated = [mlp(tokens) for mlp in self.hallucinators]
         standardised = self._standardised(features, state)
-        outputs, allowed = self._cross(tokens, places, hallucinated, standardised, (inside, state, noise))
+        outputs, allowed = self._cross(
+            tokens, places, hallucinated, standardised, (inside, state, noise)
+        )
         weights = self._gate(tokens, outputs, allowed)
         merged = (weights.unsqueeze(-1) * outputs).sum(dim=1)
         gold = stage + self.out(merged).transpose(1, 2).reshape(stage.shape)
@@ -207,7 +213,9 @@ class CoarseAmalgamation(nn.Module):
             gold, weights.reshape(*weights.shape[:2], *shape), hallucinated, standardised
         )
 
-    def _standardised(self, features: Sequence[Tensor] | None, state: Tensor | None) -> list[Tensor]:
+    def _standardised(
+        self, features: Sequence[Tensor] | None, state: Tensor | None
+    ) -> list[Tensor]:
         if features is None or state is None:
             return []
         return [
@@ -234,9 +242,16 @@ class CoarseAmalgamation(nn.Module):
             values, here = hallucinated[k], tokens.new_ones(batch, n, dtype=torch.bool)
             if state is not None and inside is not None:
                 real = (state[:, k] == REAL)[:, None]
-                noisy = standardised[k] + noise * torch.randn_like(standardised[k]) if noise else standardised[k]
+                noisy = (
+                    standardised[k] + noise * torch.randn_like(standardised[k])
+                    if noise
+                    else standardised[k]
+                )
                 values = torch.where(real[..., None], noisy, values)
-                here = torch.where(real, inside[:, k].flatten(1), here) & (state[:, k] != ABSENT)[:, None]
+                here = (
+                    torch.where(real, inside[:, k].flatten(1), here)
+                    & (state[:, k] != ABSENT)[:, None]
+                )
             known = project(values) + self.expert_embedding[k]
             # An expert with no token here is never chosen below, but attention needs one key.
             keys = here | ~here.any(dim=1, keepdim=True)
@@ -289,14 +304,21 @@ class FineMerging(nn.Module):
         self.null_score = nn.Conv3d(width, 1, 1)
         self.trust_coarse = nn.Parameter(torch.ones(()))
         self.mix = nn.Sequential(
-            nn.Conv3d(width + channels, 2 * width, 1), nn.LeakyReLU(0.01), nn.Conv3d(2 * width, width, 3, padding=1)
+            nn.Conv3d(width + channels, 2 * width, 1),
+            nn.LeakyReLU(0.01),
+            nn.Conv3d(2 * width, width, 3, padding=1),
         )
         self.out = nn.Conv3d(width, channels, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(
-        self, stage: Tensor, features: Sequence[Tensor], inside: Tensor, state: Tensor, coarse: Tensor
+        self,
+        stage: Tensor,
+        features: Sequence[Tensor],
+        inside: Tensor,
+        state: Tensor,
+        coarse: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Merge the experts into one decoder stage.
 
@@ -348,5 +370,3 @@ class FineMerging(nn.Module):
         prior = F.interpolate(coarse, size=size, mode="trilinear", align_corners=False)
         scores = scores + self.trust_coarse * torch.log(prior.clamp_min(1e-4))
         return scores.masked_fill(~allowed, -torch.inf).softmax(dim=1)
-
-

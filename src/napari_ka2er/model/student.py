@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_ka2er.model.alignment import WindowFeatures
-    from napari_ka2er.model.prompt_encoder import PromptTensors
+    from napari_ka2er.model.prompt_maps import PromptTensors
 
 
 @dataclass(slots=True)

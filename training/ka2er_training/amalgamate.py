@@ -1,0 +1,273 @@
+"""Amalgamate a workspace's experts into a student."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ka2er_training.cases import PreparedCase, Source, prepare_case
+from ka2er_training.loop import train
+from ka2er_training.plan import StudentPreset, student_config, task_entry
+from ka2er_training.student_work import Teaching, student_work
+from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.io import read_volume
+from napari_ka2er.model.config import STRIDES, StudentConfig, TaskEntry
+from napari_ka2er.model.ranking import fingerprint, task_fingerprint
+from napari_ka2er.model.student import Student
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from napari_ka2er.core.task import Task
+    from napari_ka2er.model.experts import Expert
+
+    Progress = Callable[[float, str], None]
+    Cancelled = Callable[[], bool]
+
+_N_TOKENS = 4000  # tokens per volume and stage that the frozen statistics are taken from
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """All that an amalgamation starts from.
+
+    Parameters
+    ----------
+    tasks : dict of str to tuple
+        Per task its `Task` and grid spacing (Z, Y, X) in mm.
+    sources : sequence of Source
+        Training volumes, labelled or not.
+    experts : sequence of Expert
+        In the order of the expert map.
+    """
+
+    tasks: Mapping[str, tuple[Task, tuple[float, float, float]]]
+    sources: Sequence[Source]
+    experts: Sequence[Expert]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to amalgamate.
+
+    Parameters
+    ----------
+    sizes : StudentPreset
+        Sizes and schedules.
+    teaching : Teaching
+        Losses and augmentation.
+    amalgamation : str
+        See `StudentConfig`.
+    foundation : Path or None
+        ``model_swinvit.pt``, or None for random weights.
+    """
+
+    sizes: StudentPreset
+    teaching: Teaching
+    amalgamation: str = "attention"
+    foundation: Path | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random."""
+        return self.sizes.schedule.seed
+
+
+def recipe_for(sizes: StudentPreset, seed: int = 0, **teaching: Any) -> Recipe:
+    """Return the recipe of a preset; `teaching` overrides fields of `Teaching`."""
+    sizes = dataclasses.replace(
+        sizes,
+        schedule=dataclasses.replace(sizes.schedule, seed=seed),
+        clicks=dataclasses.replace(sizes.clicks, seed=seed),
+    )
+    return Recipe(sizes, Teaching(steps=sizes.schedule.steps, **teaching))
+
+
+def task_entries(ingredients: Ingredients, sizes: StudentPreset) -> list[TaskEntry]:
+    """Return the student's task entries: windows and fingerprints from the training volumes."""
+    entries = []
+    for name, (task, spacing) in ingredients.tasks.items():
+        prints = [fingerprint(read_volume(s.image)) for s in ingredients.sources if s.task == name]
+        entry = task_entry(task, spacing, [tuple(p["extent_mm"]) for p in prints], sizes)
+        entries.append(dataclasses.replace(entry, intensity=task_fingerprint(prints)))
+    return entries
+
+
+def prepare_cases(
+    ingredients: Ingredients,
+    config: StudentConfig,
+    cache: Path,
+    *,
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> list[PreparedCase]:
+    """Return all training volumes on the student's grids, with every expert's features on disk.
+
+    Raises
+    ------
+    CancelledError
+        If it was stopped; what is on disk is used next time.
+    """
+    cases = []
+    experts = ingredients.experts if config.amalgamation != "none" else ()
+    for i, source in enumerate(ingredients.sources):
+        if cancelled is not None and cancelled():
+            raise CancelledError(f"stopped at volume {i} of {len(ingredients.sources)}")
+        cases.append(prepare_case(source, config.entry(source.task), experts, cache))
+        if progress is not None:
+            progress((i + 1) / len(ingredients.sources), f"features of {source.name}")
+    return cases
+
+
+def calibrate(student: Student, cases: Sequence[PreparedCase]) -> None:
+    """Set the frozen statistics of the experts' channels from the training volumes.
+
+    Every task counts alike, so that the statistics are not those of the largest dataset.
+
+    Parameters
+    ----------
+    student : Student
+        Changed in place.
+    cases : sequence of PreparedCase
+        The training volumes.
+    """
+    generator = np.random.default_rng(0)
+    tasks = sorted({case.task for case in cases})
+    chosen = [c for task in tasks for c in _some([c for c in cases if c.task == task], generator)]
+    for (stride, k), scale in student.standardisers().items():
+        stage = student.config.experts[k].stages[stride]
+        tokens = np.concatenate(
+            [_tokens(case.views[k][stage].data, generator) for case in chosen], axis=1
+        )
+        mean, deviation = tokens.mean(axis=1), tokens.std(axis=1)
+        scale.mean.copy_(torch.from_numpy(mean))
+        scale.deviation.copy_(torch.from_numpy(np.maximum(deviation, 1e-3 * (1 + np.abs(mean)))))
+
+
+def _some(
+    cases: list[PreparedCase], generator: np.random.Generator, n: int = 8
+) -> list[PreparedCase]:
+    return [cases[i] for i in generator.permutation(len(cases))[:n]]
+
+
+def _tokens(data: Any, generator: np.random.Generator) -> Any:
+    flat = data.reshape(data.shape[0], -1)
+    columns = np.sort(generator.integers(flat.shape[1], size=min(_N_TOKENS, flat.shape[1])))
+    return flat[:, columns].astype(np.float32)
+
+
+def new_student(config: StudentConfig, recipe: Recipe, cases: Sequence[PreparedCase]) -> Student:
+    """Return an untrained student: seeded weights, foundation loaded, statistics calibrated."""
+    torch.manual_seed(recipe.seed)
+    student = Student(config)
+    if recipe.foundation is not None:
+        student.foundation.load_pretrained(recipe.foundation)
+    if config.amalgamation != "none":
+        calibrate(student, cases)
+    return student
+
+
+def train_student(
+    student: Student,
+    cases: Sequence[PreparedCase],
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> Student:
+    """Train the trunk: foundation, amalgamation and decoder.
+
+    Parameters
+    ----------
+    student : Student
+        Changed in place.
+    cases : sequence of PreparedCase
+        Training volumes.
+    recipe : Recipe
+        Schedule and losses.
+    out : Path
+        Folder of the checkpoint and the log.
+    resume, device, progress, cancelled
+        See `ka2er_training.loop.train`.
+
+    Returns
+    -------
+    Student
+        With averaged weights.
+    """
+    if not any(case.is_labelled for case in cases) and not recipe.teaching.distillation:
+        raise UserError("labelled training volumes", "none", "add a task with labels")
+    slow = {"foundation.net.swinViT": recipe.sizes.foundation_rate} if recipe.foundation else {}
+    work = student_work(
+        student.config,
+        cases,
+        recipe.teaching,
+        frozen=("prompt_encoder", "mask_decoder", "class_tokens"),
+        rates=slow,
+    )
+    averaged = train(
+        student, work, recipe.sizes.schedule, out,
+        resume=resume, device=device, progress=progress, cancelled=cancelled,
+    )  # fmt: skip
+    assert isinstance(averaged, Student)
+    return averaged
+
+
+def amalgamate(
+    ingredients: Ingredients,
+    recipe: Recipe,
+    out: Path,
+    cache: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> tuple[Student, dict[str, Any]]:
+    """Amalgamate experts into a student, from volumes to trained weights.
+
+    Parameters
+    ----------
+    ingredients : Ingredients
+        Tasks, volumes and experts.
+    recipe : Recipe
+        Sizes, schedule and losses.
+    out, cache : Path
+        Folder for checkpoints and logs; folder for features, which may be deleted at any time.
+    resume, device, progress, cancelled
+        See `ka2er_training.loop.train`.
+
+    Returns
+    -------
+    student : Student
+        Trained.
+    notes : dict
+        Seconds per stage and numbers of cases, for the student's card.
+    """
+    start = time.monotonic()
+    entries = task_entries(ingredients, recipe.sizes)
+    config = student_config(entries, ingredients.experts, recipe.sizes, recipe.amalgamation)
+    cases = prepare_cases(ingredients, config, cache, progress=progress, cancelled=cancelled)
+    prepared = time.monotonic()
+    student = new_student(config, recipe, cases)
+    student = train_student(
+        student, cases, recipe, out / "trunk",
+        resume=resume, device=device, progress=progress, cancelled=cancelled,
+    )  # fmt: skip
+    notes = {
+        "seconds_features": round(prepared - start, 1),
+        "seconds_trunk": round(time.monotonic() - prepared, 1),
+        "n_cases": {name: sum(c.task == name for c in cases) for name in ingredients.tasks},
+        "strides": list(STRIDES),
+        "seed": recipe.seed,
+    }
+    return student, notes

@@ -1,0 +1,258 @@
+"""The training loop, once: every window is a pure function of (seed, step, number).
+
+That makes resuming exact (nothing but the step is needed to draw the next windows) and makes two
+processes with half the windows each compute what one process computes with all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from napari_ka2er.core.errors import CancelledError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast.
+
+    Parameters
+    ----------
+    steps : int
+        Optimiser steps.
+    batch : int
+        Windows per step, over all processes.
+    learning_rate : float
+        Peak of AdamW's rate; warmed up linearly, then cosine to a hundredth.
+    warm_up : int
+        Steps of warm-up.
+    weight_decay, clip, ema : float
+        AdamW's decay, the gradient norm's limit, and the decay of the averaged weights.
+    seed : int
+        Decides initial weights, windows, augmentation and modes.
+    checkpoint_every : int
+        Steps between checkpoints.
+    """
+
+    steps: int
+    batch: int = 2
+    learning_rate: float = 1e-3
+    warm_up: int = 20
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    ema: float = 0.99
+    seed: int = 0
+    checkpoint_every: int = 25
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate's factor at a step."""
+        if step < self.warm_up:
+            return (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(self.steps - self.warm_up, 1)
+        return 0.01 + 0.99 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0))))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a training does at each step.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(step, generator)`` returns one training sample; called from another thread.
+    loss : callable
+        ``loss(network, sample, step)`` returns named terms; ``"loss"`` is minimised.
+    frozen : tuple of str
+        Prefixes of parameters that are not trained.
+    rates : dict of str to float
+        Factors on the learning rate for parameters with these prefixes.
+    """
+
+    draw: Callable[[int, np.random.Generator], Any]
+    loss: Callable[[nn.Module, Any, int], dict[str, Tensor]]
+    frozen: tuple[str, ...] = ()
+    rates: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    network: nn.Module,
+    work: Work,
+    schedule: Schedule,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> nn.Module:
+    """Train `network` and return a copy with averaged weights.
+
+    Parameters
+    ----------
+    network : Module
+        Changed in place.
+    work : Work
+        What to draw and what to minimise.
+    schedule : Schedule
+        How long and how fast.
+    out : Path
+        Folder for ``checkpoint.pt``, ``scalars.jsonl`` and TensorBoard's files.
+    resume : bool
+        Go on from the checkpoint in `out`, if there is one, with the same numbers as an unbroken run.
+    device : str or torch.device
+        Where to train; in a distributed run each process has its own.
+    progress : callable, optional
+        Told the share done and a line of text.
+    cancelled : callable, optional
+        Asked before every step; a checkpoint is written before `CancelledError` is raised.
+    """
+    run = _Run(network, work, schedule, out, torch.device(device))
+    step = run.load() if resume else 0
+    run.open_log(step)
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(run.samples, step) if step < schedule.steps else None
+        while waiting is not None:
+            samples = waiting.result()
+            more = step + 1 < schedule.steps
+            waiting = ahead.submit(run.samples, step + 1) if more else None
+            scalars = run.step(samples, step)
+            step += 1
+            run.log(step, scalars)
+            if step % schedule.checkpoint_every == 0 or step == schedule.steps:
+                run.save(step)
+            if progress is not None:
+                progress(step / schedule.steps, f"loss {scalars['loss']:.3f}")
+            if cancelled is not None and cancelled():
+                run.save(step)
+                raise CancelledError(f"stopped at step {step}; --resume goes on")
+    averaged: nn.Module = run.averaged.module
+    return averaged
+
+
+class _Run:
+    """Everything that a checkpoint holds, and one step of it."""
+
+    def __init__(
+        self, network: nn.Module, work: Work, schedule: Schedule, out: Path, device: torch.device
+    ) -> None:
+        self.work, self.schedule, self.out, self.device = work, schedule, out, device
+        self.network = network.to(device).train()
+        self.rank, self.world = _place()
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(not name.startswith(work.frozen or ("\0",)))
+        self.optimiser = torch.optim.AdamW(self._groups(), weight_decay=schedule.weight_decay)
+        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema))
+        self.wrapped = (
+            DistributedDataParallel(network, find_unused_parameters=True)
+            if self.world > 1
+            else network
+        )
+        out.mkdir(parents=True, exist_ok=True)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                factor = next((f for p, f in self.work.rates.items() if name.startswith(p)), 1.0)
+                groups.setdefault(factor, []).append(parameter)
+        rate = self.schedule.learning_rate
+        return [{"params": ps, "lr": rate * f, "peak": rate * f} for f, ps in groups.items()]
+
+    def samples(self, step: int) -> list[tuple[int, Any]]:
+        """Draw this process's windows of a step."""
+        mine = range(self.rank, self.schedule.batch, self.world)
+        seed = self.schedule.seed
+        return [(n, self.work.draw(step, np.random.default_rng((seed, step, n)))) for n in mine]
+
+    def step(self, samples: list[tuple[int, Any]], step: int) -> dict[str, float]:
+        """Make one optimiser step; return the mean of each loss term."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * self.schedule.rate(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for i, (number, sample) in enumerate(samples):
+            torch.manual_seed((self.schedule.seed * 1_000_003 + step) * 1009 + number)
+            last = i == len(samples) - 1
+            gather = contextlib.nullcontext() if last or self.world == 1 else self.wrapped.no_sync()
+            with gather, self._autocast():
+                terms = self.work.loss(self.wrapped, sample, step)
+                (terms["loss"] / len(samples)).backward()
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(samples)
+        trained = [p for g in self.optimiser.param_groups for p in g["params"]]
+        sums["gradient"] = float(torch.nn.utils.clip_grad_norm_(trained, self.schedule.clip))
+        self.optimiser.step()
+        self.averaged.update_parameters(self.network)
+        return sums
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.autocast("cuda", dtype=torch.bfloat16)  # bfloat16 needs no loss scaling
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint, by the first process only, under a temporary name first."""
+        if self.rank:
+            return
+        state = {
+            "step": step,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        half_done = self.out / "checkpoint.part"
+        torch.save(state, half_done)
+        os.replace(half_done, self.out / "checkpoint.pt")
+
+    def load(self) -> int:
+        """Load the checkpoint, if there is one; return its step."""
+        path = self.out / "checkpoint.pt"
+        if not path.exists():
+            return 0
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"a checkpoint of this training at {path}", str(error), "train without --resume"
+            ) from error
+        return int(state["step"])
+
+    def open_log(self, step: int) -> None:
+        """Keep the log up to `step`; what a broken run wrote after its last checkpoint goes."""
+        self.scalars = self.out / "scalars.jsonl"
+        old = self.scalars.read_text().splitlines() if self.scalars.exists() and step else []
+        if not self.rank:
+            self.scalars.write_text("".join(line + "\n" for line in old[:step]))
+
+    def log(self, step: int, scalars: dict[str, float]) -> None:
+        """Append one line."""
+        if not self.rank:
+            with self.scalars.open("a") as stream:
+                stream.write(json.dumps({"step": step, **scalars}) + "\n")
+
+
+def _place() -> tuple[int, int]:
+    """Return this process's rank and the number of processes."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1

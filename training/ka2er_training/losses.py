@@ -1,0 +1,101 @@
+"""What the student is taught: pure functions of tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_ka2er.model.amalgamation import CoarseResult
+
+
+def segmentation_loss(
+    logits: Tensor, target: Tensor, valid: Tensor, positive_weight: float = 1.0
+) -> Tensor:
+    """Return cross-entropy plus soft Dice loss over the annotated voxels.
+
+    Parameters
+    ----------
+    logits, target : Tensor, shape (B, L, Z, Y, X)
+        One channel per label; targets in [0, 1], soft at borders.
+    valid : Tensor, shape (B, 1, Z, Y, X)
+        1 where the labels are annotated.  Where nothing is, the loss is 0.
+    positive_weight : float
+        Weight of foreground in the cross-entropy; small structures collapse to nothing with 1 in
+        short trainings.
+
+    Returns
+    -------
+    Tensor
+        Mean over batch and labels, at least 0.
+    """
+    weight = valid * (1 + (positive_weight - 1) * target)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    n_valid = valid.sum(dim=(1, 2, 3, 4)).clamp_min(1)
+    cross_entropy = (entropy * weight).sum(dim=(2, 3, 4)) / n_valid[:, None]
+    probability = logits.sigmoid() * valid
+    overlap = (probability * target).sum(dim=(2, 3, 4))
+    total = (probability + target * valid).sum(dim=(2, 3, 4))
+    dice = 1 - (2 * overlap + 1) / (total + 1)
+    annotated = (valid.sum(dim=(1, 2, 3, 4)) > 0).float()[:, None]
+    return ((cross_entropy + dice) * annotated).mean()
+
+
+def distillation_loss(logits: Tensor, soft: Tensor, inside: Tensor) -> Tensor:
+    """Return cross-entropy against an expert's probabilities, where the expert is sure.
+
+    Parameters
+    ----------
+    logits, soft : Tensor, shape (B, L, Z, Y, X)
+        The student's logits and the expert's probabilities of the same labels.
+    inside : Tensor, shape (B, 1, Z, Y, X)
+        1 inside the volume.
+    """
+    sure = inside * (2 * (soft - 0.5).abs()).clamp(0, 1)
+    entropy = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
+    return (entropy * sure).sum() / sure.sum().clamp_min(1)
+
+
+def alignment_loss(results: dict[int, CoarseResult], masks: dict[int, Tensor]) -> Tensor:
+    """Return how far hallucinated tokens are from the experts' own.
+
+    Half one minus cosine plus half smooth L1 (as UNIC, Sariyildiz et al. 2024), over tokens inside
+    each expert's field, mean over strides and experts.
+
+    Parameters
+    ----------
+    results : dict of int to CoarseResult
+        What the coarse levels returned, with standardised real tokens.
+    masks : dict of int to Tensor
+        Per stride, (B, K, z, y, x): inside the experts' fields.
+    """
+    terms = []
+    for stride, result in results.items():
+        pairs = zip(result.hallucinated, result.standardised, strict=True)
+        for k, (guess, truth) in enumerate(pairs):
+            weight = masks[stride][:, k].flatten(1).float()
+            cosine = 1 - F.cosine_similarity(guess, truth, dim=-1)
+            distance = F.smooth_l1_loss(guess, truth, reduction="none").mean(dim=-1)
+            error = 0.5 * cosine + 0.5 * distance
+            terms.append((error * weight).sum() / weight.sum().clamp_min(1))
+    return torch.stack(terms).mean() if terms else torch.zeros(())
+
+
+def collapse_loss(weights: Tensor, floor: float = 0.02) -> Tensor:
+    """Return a hinge on experts whose mean weight falls under `floor`.
+
+    Used only early, so that the gate cannot settle on one expert before the others have been tried.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (B, K+1, z, y, x)
+        Weights of the experts and the null expert.
+    floor : float
+        Least mean weight that costs nothing.
+    """
+    mean = weights.mean(dim=(2, 3, 4))
+    return ((floor - mean).clamp_min(0) / floor).mean()

@@ -1,0 +1,173 @@
+"""What a student is shown and taught in one step of its amalgamation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ka2er_training.augmentation import intensity_changes, random_window
+from ka2er_training.cases import PreparedCase, Sample, draw
+from ka2er_training.loop import Work
+from ka2er_training.losses import (
+    alignment_loss,
+    collapse_loss,
+    distillation_loss,
+    segmentation_loss,
+)
+from napari_ka2er.model.alignment import ABSENT, HALLUCINATED, REAL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from napari_ka2er.model.config import StudentConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """How the student is taught.
+
+    Parameters
+    ----------
+    steps : int
+        Length of the training that the shares below refer to.
+    token_noise : float
+        Deviation of noise on experts' standardised tokens.
+    expert_dropout : float
+        Probability that an expert is absent from a window.
+    mixed_from : float
+        Share of the steps after which hallucinated experts are mixed in.
+    positive_weight : float
+        Foreground's weight in the cross-entropy at the start; falls to 1 at the end, as constant
+        weights leave the probabilities biased.
+    distillation, alignment, collapse : float
+        Weights of these losses; collapse is used in the first fifth only.
+    label_weight : float
+        Weight of the labels' own loss; 0 leaves distillation alone (a baseline).
+    augmentation : float
+        Strength of pose and intensity changes.
+    task_strength : dict of str to float
+        Factor on it for single tasks.
+    """
+
+    steps: int
+    token_noise: float = 0.3
+    expert_dropout: float = 0.1
+    mixed_from: float = 0.5
+    positive_weight: float = 3.0
+    distillation: float = 0.5
+    alignment: float = 0.3
+    collapse: float = 0.1
+    label_weight: float = 1.0
+    augmentation: float = 1.0
+    task_strength: tuple[tuple[str, float], ...] = ()
+
+
+def student_work(
+    config: StudentConfig, cases: Sequence[PreparedCase], teaching: Teaching, **work: Any
+) -> Work:
+    """Return what the loop needs to amalgamate a student.
+
+    Parameters
+    ----------
+    config : StudentConfig
+        The student's.
+    cases : sequence of PreparedCase
+        Training volumes of all tasks, labelled or with the experts' soft targets.
+    teaching : Teaching
+        How to teach.
+    **work
+        `frozen` and `rates` of `Work`.
+    """
+    lesson = _Lesson(config, cases, teaching)
+    return Work(draw=lesson.draw, loss=lesson.loss, **work)
+
+
+class _Lesson:
+    def __init__(
+        self, config: StudentConfig, cases: Sequence[PreparedCase], teaching: Teaching
+    ) -> None:
+        self.config, self.teaching = config, teaching
+        self.by_task = {
+            e.task.name: [c for c in cases if c.task == e.task.name] for e in config.tasks
+        }
+        self.by_task = {name: found for name, found in self.by_task.items() if found}
+        share = np.sqrt([len(found) for found in self.by_task.values()])
+        # Between equal shares and the square root of the number of cases: a task of three volumes
+        # must be seen as often as one of two hundred, or nearly so.
+        self.share = 0.5 / len(share) + 0.5 * share / share.sum()
+        self.strength = dict(teaching.task_strength)
+
+    def draw(self, step: int, generator: np.random.Generator) -> Sample:
+        """Return a window of a random case of a random task."""
+        task = list(self.by_task)[generator.choice(len(self.share), p=self.share)]
+        case = self.by_task[task][generator.integers(len(self.by_task[task]))]
+        strength = self.teaching.augmentation * self.strength.get(task, 1.0)
+        window = random_window(
+            case.grid,
+            self.config.entry(task).window,
+            _focus(case, generator),
+            generator,
+            strength=strength,
+        )
+        sample = draw(case, self.config, window, with_features=self.config.amalgamation != "none")
+        changes = intensity_changes(strength)
+        changes.set_random_state(seed=int(generator.integers(2**31)))
+        if strength:
+            changed: Any = changes(sample.image[0])
+            sample.image = torch.as_tensor(np.asarray(changed), dtype=torch.float32)[None]
+        if sample.features is not None:
+            sample.features.state = self._state(step, generator)
+        return sample
+
+    def _state(self, step: int, generator: np.random.Generator) -> Tensor:
+        """Draw which experts are real, hallucinated or absent."""
+        n = len(self.config.experts)
+        state = np.full(n, REAL)
+        if step >= self.teaching.mixed_from * self.teaching.steps:
+            kind = generator.random()
+            if kind < 0.25:
+                state[:] = HALLUCINATED
+            elif kind < 0.6:  # as in sparse mode: one or some experts have run
+                real = generator.random(n) < 0.5
+                state[~real] = HALLUCINATED
+        state[generator.random(n) < self.teaching.expert_dropout] = ABSENT
+        return torch.from_numpy(state)[None]
+
+    def loss(self, network: nn.Module, sample: Sample, step: int) -> dict[str, Tensor]:
+        """Return the loss and its terms for one window."""
+        device = next(network.parameters()).device
+        image, target, valid = (t.to(device) for t in (sample.image, sample.target, sample.valid))
+        features = None if sample.features is None else sample.features.to(device)
+        encoded = network(image, features, self.teaching.token_noise)
+        logits = encoded.logits[:, list(self.config.outputs(sample.task))]
+        progress = step / max(self.teaching.steps, 1)
+        weight = 1 + (self.teaching.positive_weight - 1) * (1 - progress)
+        terms = {
+            "labels": segmentation_loss(logits, target, valid, weight) * self.teaching.label_weight
+        }
+        if sample.soft is not None and sample.inside is not None and self.teaching.distillation:
+            kd = distillation_loss(logits, sample.soft.to(device), sample.inside.to(device))
+            terms["distillation"] = self.teaching.distillation * kd
+        if features is not None and encoded.coarse:
+            aligned = alignment_loss(encoded.coarse, features.masks)
+            terms["alignment"] = self.teaching.alignment * aligned
+            if progress < 0.2:
+                terms["collapse"] = self.teaching.collapse * collapse_loss(encoded.weights)
+        terms["loss"] = torch.stack(list(terms.values())).sum()
+        terms[f"labels_{sample.task}"] = terms["labels"]
+        return terms
+
+
+def _focus(case: PreparedCase, generator: np.random.Generator) -> np.ndarray[Any, Any] | None:
+    """Return a voxel of a random label two times out of three, if there is one."""
+    points = [found for found in case.focus if len(found)]
+    if not points or generator.random() > 2 / 3:
+        return None
+    chosen = points[generator.integers(len(points))]
+    voxel: np.ndarray[Any, Any] = chosen[generator.integers(len(chosen))]
+    return voxel
