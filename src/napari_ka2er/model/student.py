@@ -165,18 +165,23 @@ class Student(nn.Module):
 
     def decode(
         self,
-        encoded: tuple[Tensor, Tensor],
+        *,
+        gold: Tensor,
+        dense: Tensor,
         image: Tensor,
         previous: Tensor,
         prompts: PromptTensors,
         output: Tensor,
+        previous_known: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return a mask for prompts in a region of interest.
 
         Parameters
         ----------
-        encoded : tuple of Tensor
-            Gold features (B, d, Z/8, Y/8, X/8) and dense embedding (B, F, Z/2, Y/2, X/2) there.
+        gold : Tensor, shape (B, d, Z/8, Y/8, X/8)
+            Gold features there.
+        dense : Tensor, shape (B, F, Z/2, Y/2, X/2)
+            Dense embedding there.
         image : Tensor, shape (B, 1, Z, Y, X)
             The normalised image there.
         previous : Tensor, shape (B, 1, Z, Y, X)
@@ -185,6 +190,8 @@ class Student(nn.Module):
             Prompts in voxels of the region.
         output : Tensor of int, shape (B,)
             The label's index among the outputs; `config.n_outputs` means any structure.
+        previous_known : Tensor of bool, shape (B,)
+            False where there is no mask so far and `previous` is to be ignored.
 
         Returns
         -------
@@ -193,17 +200,16 @@ class Student(nn.Module):
         predicted_dice : Tensor, shape (B,)
             How good the student thinks it is, in [0, 1].
         """
-        gold, dense = encoded
-        sparse = self.prompt_encoder(prompts, tuple(image.shape[2:]))
         result: tuple[Tensor, Tensor] = self.mask_decoder(
-            gold,
-            dense,
-            image,
-            previous,
-            sparse,
-            self.class_tokens(output),
-            prompts.dense,
-            output < self.config.n_outputs,
+            gold=gold,
+            dense_embedding=dense,
+            image=image,
+            previous=previous,
+            previous_known=previous_known,
+            sparse=self.prompt_encoder(prompts, tuple(image.shape[2:])),
+            class_token=self.class_tokens(output),
+            maps=prompts.dense,
+            focus=prompts.focus,
         )
         return result
 
