@@ -1,0 +1,145 @@
+"""Setting up an expert's view of a volume: working spacing, crop, padding and cache folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.resampling import grid_of, index_map
+from napari_ka2er.model.expert_features import ExpertView, StageLayout, Work, decode
+from napari_ka2er.model.expert_store import FeatureStore
+from napari_ka2er.model.expert_windows import WindowGrid, WorkingGrid, padding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.volume import Geometry, Volume
+    from napari_ka2er.model.experts import Expert
+
+    Triple = tuple[float, float, float]
+
+# An expert works at its planned spacing unless that is finer than this share of the student's: a 1 mm
+# expert must not walk through a whole chest at 1 mm for a student that sees 4 mm.
+_FINEST_SHARE = 0.75
+
+
+def working_spacing(planned: Triple, geometry: Geometry, grid_spacing: Triple) -> Triple:
+    """Return the spacing (Z, Y, X) in mm, along the volume's axes, at which an expert works.
+
+    Parameters
+    ----------
+    planned : tuple of float
+        The expert's own, along the volume's axes.
+    geometry : Geometry
+        The volume's lattice.
+    grid_spacing : tuple of float
+        Of the student's grid, along the grid's axes, which are the volume's in another order.
+    """
+    to_volume = index_map(geometry, grid_of(geometry, grid_spacing))[:3, :3]
+    student = np.abs(to_volume).max(axis=1) * geometry.spacing
+    z, y, x = (
+        float(p if p >= _FINEST_SHARE * s else s) for p, s in zip(planned, student, strict=True)
+    )
+    return z, y, x
+
+
+def working_grid(expert: Expert, volume: Volume, spacing: Triple) -> WorkingGrid:
+    """Return where the expert's voxels lie, without preprocessing the volume."""
+    crop = nonzero_box(volume)
+    plan = expert.plan
+    order = list(plan.transpose)
+    size = np.array([high - low for low, high in crop])[order]
+    shape = plan.working_shape(size, np.array(volume.spacing)[order], np.array(spacing)[order])
+    shape = tuple(int(n) for n in shape)
+    before, after = padding(shape, expert.patch_size, expert.strides[-1])
+    return WorkingGrid(volume.geometry, plan.transpose, crop, shape, before, after)
+
+
+def nonzero_box(volume: Volume) -> tuple[tuple[int, int], ...]:
+    """Return first and last + 1 voxel along each axis with a value other than 0, as nnU-Net crops."""
+    data = volume.channels
+    ends = []
+    for axis in range(1, 4):
+        others = tuple(a for a in range(4) if a != axis)
+        places = np.flatnonzero((data != 0).any(axis=others))
+        ends.append((int(places[0]), int(places[-1]) + 1) if places.size else (0, data.shape[axis]))
+    return tuple(ends)
+
+
+def look(
+    expert: Expert,
+    volume: Volume,
+    grid_spacing_mm: Triple,
+    cache_dir: Path | None,
+    stages: Sequence[int] | None,
+) -> ExpertView:
+    """Return an expert's view of a volume; see `napari_ka2er.model.experts.Expert.look`."""
+    kept = sorted(range(len(expert.strides)) if stages is None else set(stages))
+    spacing = working_spacing(expert.spacing_mm, volume.geometry, grid_spacing_mm)
+    grid = working_grid(expert, volume, spacing)
+    windows = WindowGrid(grid.padded_shape, expert.patch_size, expert.strides[-1])
+    shapes = {
+        stage: (expert.stage_channels[stage], *_tokens(expert, grid, stage)) for stage in kept
+    }
+    if cache_dir is None:
+        store = FeatureStore.in_memory(shapes, windows.shape)
+    else:
+        identity = {
+            "volume": volume.digest(),
+            "expert": expert.digest,
+            "spacing_mm": list(spacing),
+            "stages": kept,
+        }
+        store = FeatureStore.on_disk(cache_dir, shapes, windows.shape, identity)
+    layout = StageLayout(expert.strides, expert.token_centres)
+    work = Work(
+        lambda: _prepare(expert, volume, spacing, grid), lambda x, s: _features(expert, x, s)
+    )
+    return ExpertView(grid, windows, store, layout, work)
+
+
+def _tokens(expert: Expert, grid: WorkingGrid, stage: int) -> list[int]:
+    return [n // s for n, s in zip(grid.padded_shape, expert.strides[stage], strict=True)]
+
+
+def _prepare(
+    expert: Expert, volume: Volume, spacing: Triple, grid: WorkingGrid
+) -> NDArray[np.float32]:
+    """Preprocess the whole volume and pad it."""
+    data, _ = expert.plan.preprocess(volume, expert.plan.at_spacing(spacing))
+    if data.shape[1:] != grid.shape:
+        raise UserError(
+            f"a preprocessor that crops and resamples as nnU-Net's default does, to {grid.shape}",
+            f"{data.shape[1:]} from {expert.plan.configuration.preprocessor_name}",
+        )
+    return pad(data, grid, expert.patch_size)
+
+
+def pad(data: NDArray[np.float32], grid: WorkingGrid, patch: Sequence[int]) -> NDArray[np.float32]:
+    """Pad a preprocessed image (C, z, y, x) with zeros up to the patch, as nnU-Net does.
+
+    What is missing to whole tokens along longer axes, which nnU-Net never adds, repeats the border, so
+    that no edge appears in the image.
+    """
+    zeros, repeated = [(0, 0)], [(0, 0)]
+    for n, p, before, after in zip(grid.shape, patch, grid.before, grid.after, strict=True):
+        missing = n < p
+        zeros.append((before, after) if missing else (0, 0))
+        repeated.append((0, 0) if missing else (before, after))
+    return np.pad(np.pad(data, repeated, mode="edge"), zeros)
+
+
+def _features(
+    expert: Expert, window: NDArray[np.float32], finest: int
+) -> list[NDArray[np.float32]]:
+    device = expert.device
+    image = torch.from_numpy(np.ascontiguousarray(window))[None].to(device)
+    with torch.no_grad(), torch.autocast(device.type, enabled=device.type == "cuda"):
+        features = decode(expert.network, image, finest)
+    return [feature[0].float().cpu().numpy() for feature in features]
