@@ -1,0 +1,161 @@
+"""What the student made of a volume, kept on disk so that a click costs only the mask decoder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pooch
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.model.tile_store import TileStore
+
+if TYPE_CHECKING:
+    from napari_ka2er.model.tile_store import Identity
+
+DEFAULT_LIMIT_BYTES = 8 * 2**30
+_REMEDY = "choose another folder with --cache-dir, or make room with ka2er cache rm"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A cached result as `ka2er cache ls` shows it; `used` is in seconds since 1970."""
+
+    key: str
+    name: str
+    mode: str
+    spacing_mm: tuple[float, float, float]
+    size_bytes: int
+    used: float
+    n_filled: int
+    n_tiles: int
+
+
+class Cache:
+    """A folder of tile stores whose size is kept under a limit by dropping the least recently used.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where the stores live; by default in the user's cache folder.
+    limit_bytes : int
+        Room that all stores may take on disk.
+    """
+
+    def __init__(self, folder: Path | None = None, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self.folder = folder or Path(pooch.os_cache("napari-ka2er"))
+        self.limit_bytes = limit_bytes
+
+    @property
+    def _stores(self) -> Path:
+        return self.folder / "volumes"
+
+    @property
+    def experts(self) -> Path:
+        """Where the experts keep their own features."""
+        return self.folder / "experts"
+
+    def open(self, identity: Identity, n_tiles: int) -> TileStore:
+        """Return the store of this identity, made empty where there is none.
+
+        Raises
+        ------
+        UserError
+            If the cache folder cannot be written.
+        """
+        folder = self._stores / identity.key
+        try:
+            if _entry(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                self._create(folder, identity, n_tiles)
+            os.utime(folder / "entry.json")
+            self.shrink(keep=identity.key)
+            self._check_room(identity, folder)
+            return TileStore(folder, identity)
+        except OSError as error:
+            raise UserError(f"a writable cache in {self.folder}", f"{error}", _REMEDY) from error
+
+    def _check_room(self, identity: Identity, folder: Path) -> None:
+        """Refuse now what would later end the process: writing to a mapped file on a full disk."""
+        missing = identity.n_bytes - _size(folder)
+        free = shutil.disk_usage(folder).free
+        if missing > free:
+            wanted = f"{missing / 2**20:.0f} MiB for the cache in {self.folder}"
+            raise UserError(wanted, f"{free / 2**20:.0f} MiB", _REMEDY)
+
+    def _create(self, folder: Path, identity: Identity, n_tiles: int) -> None:
+        """Build the store beside its place and rename it, as another process may do the same."""
+        self._stores.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".", dir=self._stores))
+        try:
+            TileStore.create(building, identity, n_tiles)
+            if not folder.exists():
+                os.replace(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """Return what is cached, most recently used first."""
+        found = [_entry(path.parent) for path in self._stores.glob("[!.]*/entry.json")]
+        return sorted((e for e in found if e), key=lambda entry: -entry.used)
+
+    def remove(self, keys: list[str] | None = None) -> int:
+        """Remove entries by their key or its beginning, or all; return the bytes freed.
+
+        Raises
+        ------
+        UserError
+            If a key belongs to no entry.
+        """
+        freed = 0
+        known = self.entries()
+        for key in [entry.key for entry in known] if keys is None else keys:
+            matching = [entry for entry in known if key and entry.key.startswith(key)]
+            if not matching:
+                raise UserError("a key that ka2er cache ls shows", repr(key))
+            freed += sum(self._drop(entry) for entry in matching)
+        if keys is None:
+            freed += sum(_size(path) for path in self.experts.glob("*"))
+            shutil.rmtree(self.experts, ignore_errors=True)
+        return freed
+
+    def shrink(self, keep: str = "") -> None:
+        """Drop the least recently used entries, but not `keep`, until the limit holds."""
+        entries = self.entries()
+        total = sum(entry.size_bytes for entry in entries)
+        for entry in reversed(entries):
+            if total <= self.limit_bytes:
+                return
+            if entry.key != keep:
+                total -= self._drop(entry)
+
+    def _drop(self, entry: Entry) -> int:
+        shutil.rmtree(self._stores / entry.key, ignore_errors=True)
+        return entry.size_bytes
+
+
+def _entry(folder: Path) -> Entry | None:
+    """Describe a store; None where another process has just removed it or left it damaged."""
+    try:
+        data: dict[str, Any] = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+        filled = np.load(folder / "filled.npy")
+        used = (folder / "entry.json").stat().st_mtime
+        z, y, x = data["spacing_mm"]
+        return Entry(
+            folder.name, data["name"], data["mode"], (z, y, x), _size(folder), used,
+            int(filled.sum()), filled.size,
+        )  # fmt: skip
+    except (OSError, EOFError, ValueError, KeyError):
+        return None
+
+
+def _size(folder: Path) -> int:
+    """Return the room a folder takes on disk; sparse files count for what they hold."""
+    files = (path.stat() for path in folder.rglob("*") if path.is_file())
+    return sum(getattr(s, "st_blocks", 0) * 512 or s.st_size for s in files)

@@ -1,0 +1,214 @@
+"""A student on disk: a folder with student.json, student.safetensors and the experts.
+
+Nothing here unpickles, so a student from a stranger cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.model.config import StudentConfig
+from napari_ka2er.model.device import place
+from napari_ka2er.model.loaded import Experts, LoadedStudent
+from napari_ka2er.model.student import Student
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = "ka2er-student"
+FORMAT_VERSION = 1
+
+# Index tables that SwinUNETR computes from its sizes; they would add to every file for nothing.
+_DERIVED = "relative_position_index"
+_CARD_KEYS = ("version", "created", "lineage", "data", "metrics", "calibration", "notes")
+
+
+def save_student(
+    folder: Path,
+    student: Student,
+    card: Mapping[str, Any],
+    *,
+    half: bool = False,
+    experts: Mapping[str, Path] | None = None,
+) -> None:
+    """Write a student's folder; an older one at the same place is replaced as a whole.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to.
+    student : Student
+        The model.
+    card : mapping
+        See `LoadedStudent.card`; other keys are refused.
+    half : bool
+        Store weights as float16.
+    experts : mapping of str to Path, optional
+        Folders of converted experts to copy.
+
+    Raises
+    ------
+    UserError
+        If the card has unknown keys, or the folder cannot be written.
+    """
+    unknown = set(card) - set(_CARD_KEYS)
+    if unknown:
+        raise UserError(f"a card with {', '.join(_CARD_KEYS)}", f"{', '.join(sorted(unknown))}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = _new_sibling(folder)
+        try:
+            _write(building, student, card, half)
+            for name, source in (experts or {}).items():
+                shutil.copytree(source, building / "experts" / name)
+            _replace(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"a place to write the student {folder}", f"{error}") from error
+
+
+def _new_sibling(folder: Path) -> Path:
+    return folder.parent / tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
+
+
+def _write(folder: Path, student: Student, card: Mapping[str, Any], half: bool) -> None:
+    tensors = {
+        name: _stored(tensor, half)
+        for name, tensor in student.state_dict().items()
+        if not name.endswith(_DERIVED)
+    }
+    save_file(tensors, folder / "student.safetensors")
+    folder.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+    text = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "weights": {
+            "sha256": sha256_of(folder / "student.safetensors"),
+            "dtype": "float16" if half else "float32",
+            "parameters": sum(p.numel() for p in student.parameters()),
+        },
+        "config": student.config.to_json(),
+        "card": dict(card),
+    }
+    (folder / "student.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+
+
+def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
+    tensor = tensor.detach().cpu()
+    is_weight = tensor.is_floating_point()
+    # A clone: safetensors refuses tensors that share memory.
+    return (tensor.half() if half and is_weight else tensor).contiguous().clone()
+
+
+def _replace(building: Path, folder: Path) -> None:
+    """Put the new folder in the old one's place; a folder cannot be replaced in one step."""
+    if not folder.exists():
+        os.replace(building, folder)
+        return
+    aside = _new_sibling(folder)
+    os.replace(folder, aside / "old")
+    os.replace(building, folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def load_student(folder: Path, device: str | torch.device = "cpu") -> LoadedStudent:
+    """Load a student's folder.
+
+    Raises
+    ------
+    UserError
+        If it is not one, is of a newer format, or its weights are damaged or do not fit.
+    """
+    text = read_student_json(folder)
+    config = StudentConfig.from_json(text["config"])
+    path = folder / "student.safetensors"
+    stored = _read_weights(path)
+    digest = sha256_of(path)
+    if digest != text["weights"]["sha256"]:
+        raise UserError(
+            f"the weights that {folder / 'student.json'} names", "others", "fetch it again"
+        )
+    student = Student(config)
+    _load_strictly(student, stored, path)
+    target = torch.device(device)
+    place(student, target).eval().requires_grad_(False)
+    digests = {entry.name: entry.digest for entry in config.experts}
+    identity = hashlib.sha256(f"{digest}{json.dumps(text['config'], sort_keys=True)}".encode())
+    experts = Experts(folder, digests, target)
+    return LoadedStudent(student, text["card"], experts, identity.hexdigest(), target)
+
+
+def read_student_json(folder: Path) -> dict[str, Any]:
+    """Return what a student's student.json says, without its weights.
+
+    Raises
+    ------
+    UserError
+        If there is none, it is not one, or it is of a newer format.
+    """
+    path = folder / "student.json"
+    if not path.is_file():
+        raise UserError("a student folder with student.json", f"{folder} without it")
+    try:
+        text = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"JSON in {path}", f"{error}") from error
+    if not isinstance(text, dict) or text.get("format") != FORMAT:
+        raise UserError(f"a student of format {FORMAT} in {path}", "something else")
+    if text.get("format_version") != FORMAT_VERSION:
+        got = f"version {text.get('format_version')}"
+        raise UserError(f"format version {FORMAT_VERSION} in {path}", got, "update napari-ka2er")
+    weights = text.get("weights")
+    if (
+        not {"config", "card"} <= set(text)
+        or not isinstance(weights, dict)
+        or "sha256" not in weights
+    ):
+        raise UserError(f"weights, config and card in {path}", f"{', '.join(text)}")
+    return text
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise UserError(f"weights in {path}", "no such file")
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start[:1] == b"\x80" or start == b"PK":
+        raise UserError(
+            f"safetensors in {path}", "a pickle, which could run code; it was not opened"
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"safetensors in {path}", f"a damaged file ({error})") from error
+
+
+def _load_strictly(student: Student, stored: dict[str, torch.Tensor], path: Path) -> None:
+    own = student.state_dict()
+    derived = {name: tensor for name, tensor in own.items() if name.endswith(_DERIVED)}
+    given = {n: t.to(own[n].dtype) if n in own else t for n, t in stored.items()} | derived
+    try:
+        student.load_state_dict(given, strict=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(
+            f"the weights of this student in {path}", f"others ({reason[:200]})"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

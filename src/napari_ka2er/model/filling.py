@@ -1,0 +1,223 @@
+"""A volume on one of the student's grids, encoded tile by tile as far as it is needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_ka2er.core.errors import CancelledError
+from napari_ka2er.core.resampling import student_image
+from napari_ka2er.model.alignment import align_window, token_geometry
+from napari_ka2er.model.device import autocast
+from napari_ka2er.model.routing import choose_experts, shared_outputs
+from napari_ka2er.model.tile_store import Identity
+from napari_ka2er.model.tiles import STEP, Lattice, region_geometry, tiled_grid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+    from torch import Tensor
+
+    from napari_ka2er.core.volume import Geometry, Volume
+    from napari_ka2er.model.alignment import WindowFeatures
+    from napari_ka2er.model.cache import Cache
+    from napari_ka2er.model.config import Mode, TaskEntry
+    from napari_ka2er.model.expert_features import ExpertView
+    from napari_ka2er.model.loaded import LoadedStudent
+    from napari_ka2er.model.student import Encoded
+    from napari_ka2er.model.tiles import Region, Tile
+
+    Progress = Callable[[float, str], None]
+    Cancelled = Callable[[], bool]
+
+
+class GridFeatures:
+    """What the student makes of a volume on the grid of one or several tasks.
+
+    Parameters
+    ----------
+    loaded : LoadedStudent
+        The student and its experts.
+    volume : Volume
+        The image; one channel.
+    entry : TaskEntry
+        A task; tasks with the same spacing and window share the grid.
+    mode : str
+        ``"full"``, ``"sparse"`` or ``"distilled"``.
+    cache : Cache
+        Where results are kept.
+    """
+
+    def __init__(
+        self, loaded: LoadedStudent, volume: Volume, entry: TaskEntry, mode: Mode, cache: Cache
+    ) -> None:
+        self.loaded = loaded
+        self._volume = volume
+        self._entry = entry
+        self._cache = cache
+        self.mode = mode
+        self.outputs = shared_outputs(loaded.config, entry)
+        self.geometry: Geometry = tiled_grid(volume.geometry, entry.spacing_mm, entry.window)
+        self.lattice = Lattice(self.geometry.shape, entry.window)
+        self.n_experts_run = 0
+        self._views: dict[str, ExpertView] = {}
+        self._tiles = self.lattice.tiles
+        self.store = cache.open(self._identity(), len(self._tiles))
+
+    def _identity(self) -> Identity:
+        config = self.loaded.config
+        has_weights = config.amalgamation != "none"
+        channels = {
+            "gold": config.width,
+            "dense": config.dense_width,
+            "logits": len(self.outputs),
+            "weights": len(config.experts) + 1 if has_weights else 1,
+        }
+        return Identity(
+            self._volume.digest(),
+            self.loaded.digest,
+            self.mode,
+            self._entry.spacing_mm,
+            self._entry.window,
+            self.geometry.shape,
+            channels,
+            self._volume.name,
+        )
+
+    @cached_property
+    def image(self) -> NDArray[np.float32]:
+        """The normalised intensities on the grid, shape (Z, Y, X)."""
+        data = self._volume.channels[0]
+        return student_image(data, self._volume.geometry, self.geometry)
+
+    @property
+    def token_lattice(self) -> Geometry:
+        """Where the gold tokens and the expert weights lie."""
+        return token_geometry(self.geometry, STEP)
+
+    def channels_of(self, task: str) -> slice:
+        """Return which of the stored logits are a task's labels."""
+        outputs = self.loaded.config.outputs(task)
+        first = self.outputs.index(outputs[0])
+        return slice(first, first + len(outputs))
+
+    def stored_channel(self, output: int) -> int | None:
+        """Return where an output's logits are stored; None if its task has another grid."""
+        return self.outputs.index(output) if output in self.outputs else None
+
+    @property
+    def everything(self) -> Region:
+        """The region that is the whole grid."""
+        z, y, x = (slice(0, n) for n in self.geometry.shape)
+        return z, y, x
+
+    def missing(self, region: Region, centre: ArrayLike | None = None) -> list[Tile]:
+        """Return the tiles of a region that are not filled, nearest to `centre` first."""
+        filled = self.store.filled
+        return [tile for tile in self.lattice.touching(region, centre) if not filled[tile.number]]
+
+    def fill(
+        self,
+        region: Region | None = None,
+        *,
+        centre: ArrayLike | None = None,
+        progress: Progress | None = None,
+        cancelled: Cancelled | None = None,
+    ) -> int:
+        """Encode the tiles of a region that are not filled yet.
+
+        Parameters
+        ----------
+        region : tuple of slice, optional
+            Grid voxels; None is the whole grid.
+        centre : array_like, shape (3,), optional
+            Grid index near which to begin.
+        progress : callable, optional
+            Called with the share that is done and what is being done.
+        cancelled : callable, optional
+            Asked before each window.
+
+        Returns
+        -------
+        int
+            The number of windows that were encoded.
+
+        Raises
+        ------
+        CancelledError
+            If `cancelled` says so; the tiles filled so far are kept.
+        """
+        tiles = self.missing(self.everything if region is None else region, centre)
+        for done, tile in enumerate(tiles):
+            if cancelled is not None and cancelled():
+                raise CancelledError("stopped between windows")
+            if progress is not None:
+                progress(done / len(tiles), f"window {done + 1} of {len(tiles)}")
+            self.store.write(tile, self._values(self._encode(tile)))
+        if progress is not None:
+            progress(1.0, "filled")
+        return len(tiles)
+
+    def _values(self, encoded: Encoded) -> dict[str, NDArray[np.float16]]:
+        tensors = {
+            "gold": encoded.gold,
+            "dense": encoded.dense,
+            "logits": encoded.logits[:, self.outputs],
+            "weights": encoded.weights,
+        }
+        limit = float(np.finfo(np.float16).max)
+        return {
+            name: tensor[0].float().clamp(-limit, limit).half().cpu().numpy()
+            for name, tensor in tensors.items()
+        }
+
+    @torch.inference_mode()
+    def _encode(self, tile: Tile) -> Encoded:
+        student, device = self.loaded.student, self.loaded.device
+        window = torch.from_numpy(np.ascontiguousarray(self.image[tile.window]))
+        image = window[None, None].to(device)
+        with autocast(device):
+            features = self._features(tile, self._wanted(image))
+            return student.encode(image, features)
+
+    def _wanted(self, image: Tensor) -> list[bool]:
+        """Say which experts are to look at a window."""
+        student = self.loaded.student
+        n_experts = len(self.loaded.config.experts)
+        if self.mode == "distilled" or not student.coarse:
+            return [False] * n_experts
+        if self.mode == "full":
+            return [True] * n_experts
+        weights = student.route(image)[0].float().flatten(1).mean(dim=1)
+        return choose_experts(weights.cpu().numpy(), self.loaded.config.sparse_threshold)
+
+    def _features(self, tile: Tile, wanted: list[bool]) -> WindowFeatures | None:
+        """Let the wanted experts look; None where no expert is wanted."""
+        if not any(wanted):
+            return None
+        config, student = self.loaded.config, self.loaded.student
+        window = region_geometry(self.geometry, tile.window)
+        views = [
+            self._view(entry.name, window) if is_wanted else None
+            for entry, is_wanted in zip(config.experts, wanted, strict=True)
+        ]
+        self.n_experts_run += sum(wanted)
+        strides = [int(stride) for stride in (*student.coarse, *student.fine)]
+        stages = [entry.stages for entry in config.experts]
+        maps = [None if view is None else view.stages for view in views]
+        return align_window(maps, stages, window, strides).to(self.loaded.device)
+
+    def _view(self, name: str, window: Geometry) -> ExpertView:
+        """Return an expert's view of the volume after it has looked at this window."""
+        if name not in self._views:
+            expert = self.loaded.experts[name]
+            (entry,) = (e for e in self.loaded.config.experts if e.name == name)
+            stages = sorted(set(entry.stages.values()))
+            spacing, folder = self._entry.spacing_mm, self._cache.experts
+            self._views[name] = expert.look(self._volume, spacing, folder, stages=stages)
+        self._views[name].fill(window)
+        return self._views[name]

@@ -1,0 +1,225 @@
+"""Which of the student's tasks a volume is for, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.resampling import grid_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.volume import Volume
+    from napari_ka2er.model.config import TaskEntry
+
+PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
+TAKEN_FROM = 0.5
+
+_MAX_SAMPLES = 1_000_000
+# How far outside the training volumes' range a volume may be and still fit: measured on the real
+# sets, percentiles of one task's cases lie up to 0.1 of the range apart from the next case's.
+_SHAPE_MARGIN, _SHAPE_FALL = 0.1, 0.15
+_HOUNSFIELD_MARGIN, _HOUNSFIELD_FALL = 150.0, 300.0
+# A field of view up to a quarter larger or smaller fits fully, one 2.5 times as large not at all.
+_EXTENT_FREE, _EXTENT_END = 1.25, 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFit:
+    """How well a task fits a volume.
+
+    Parameters
+    ----------
+    task : str
+        Its name.
+    score : float
+        In [0, 1].
+    reason : str
+        One line for people.
+    taken : bool
+        Whether the task is carried out when none is named.
+    """
+
+    task: str
+    score: float
+    reason: str
+    taken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the student found when it tried a task.
+
+    Parameters
+    ----------
+    volume_ml : float
+        Size of everything found.
+    confidence : float
+        Mean probability of the winning label inside it; 0 where nothing was found.
+    null_weight : float
+        Mean weight of the null expert inside it, in [0, 1].
+    """
+
+    volume_ml: float
+    confidence: float
+    null_weight: float
+
+
+def fingerprint(volume: Volume) -> dict[str, Any]:
+    """Return what tells a volume's kind: percentiles of its raw intensities and its extent.
+
+    Returns
+    -------
+    dict
+        ``percentiles``: raw values at `PERCENTILES`, voxels at the minimum (padding, masked air)
+        left out.  ``extent_mm``: size along the world's (Z, Y, X).  Plain data.
+    """
+    values = volume.channels[0].ravel()
+    values = values[:: max(1, values.size // _MAX_SAMPLES)].astype(np.float64)
+    body = values[values > values.min()]
+    raw = np.percentile(body if body.size else values, PERCENTILES)
+    extent = grid_of(volume.geometry, (1.0, 1.0, 1.0), multiple=1).extent_mm
+    return {"percentiles": [float(v) for v in raw], "extent_mm": list(extent)}
+
+
+def task_fingerprint(volumes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a task's training volumes have in common, to be kept in `TaskEntry.intensity`.
+
+    Parameters
+    ----------
+    volumes : sequence of dict
+        Fingerprints of the training volumes, at least one.
+
+    Returns
+    -------
+    dict
+        ``is_hounsfield``, and the lowest and highest ``raw`` percentiles, ``shape`` (percentiles
+        between 0 for the first and 1 for the last) and ``extent_mm`` over the volumes.
+    """
+    raw = np.array([v["percentiles"] for v in volumes])
+    shape = np.array([_shape(v["percentiles"]) for v in volumes])
+    extent = np.array([v["extent_mm"] for v in volumes])
+    ranges = {
+        name: {"low": values.min(axis=0).tolist(), "high": values.max(axis=0).tolist()}
+        for name, values in (("raw", raw), ("shape", shape), ("extent_mm", extent))
+    }
+    is_hounsfield = all(looks_like_hounsfield(v["percentiles"]) for v in volumes)
+    return {"is_hounsfield": is_hounsfield, "n_volumes": len(volumes), **ranges}
+
+
+def looks_like_hounsfield(percentiles: Sequence[float]) -> bool:
+    """Return whether raw percentiles are those of CT: fat or air below, bone or vessels above.
+
+    MR and PET are not negative, and images scaled to mean 0 do not reach so far.
+    """
+    lowest, middle, highest = percentiles[0], percentiles[3], percentiles[-1]
+    return -2100 <= lowest <= -50 and -1100 <= middle <= 500 and 100 <= highest <= 5000
+
+
+def _shape(percentiles: Sequence[float]) -> NDArray[np.float64]:
+    """Return percentiles on a scale from 0, the first, to 1, the last; zeros if all are equal."""
+    values = np.asarray(percentiles, dtype=np.float64)
+    span = values[-1] - values[0]
+    return (values - values[0]) / span if span > 0 else np.zeros_like(values)
+
+
+def prior_fit(entry: TaskEntry, volume: dict[str, Any]) -> tuple[float, str]:
+    """Return how well a volume's fingerprint fits a task, in [0, 1], and why.
+
+    A task without a fingerprint of its own fits anything.
+    """
+    known = entry.intensity
+    if not known:
+        return 1.0, "nothing is known about its training volumes"
+    intensity, about_intensity = _intensity_fit(known, volume["percentiles"])
+    extent, about_extent = _extent_fit(known["extent_mm"], volume["extent_mm"])
+    return intensity * extent, f"{about_intensity}; {about_extent}"
+
+
+def _intensity_fit(known: dict[str, Any], percentiles: Sequence[float]) -> tuple[float, str]:
+    is_hounsfield = looks_like_hounsfield(percentiles)
+    span = f"{percentiles[0]:.4g} to {percentiles[-1]:.4g}"
+    if is_hounsfield != known["is_hounsfield"]:
+        own, other = ("Hounsfield units", "other intensities")[:: 1 if is_hounsfield else -1]
+        return 0.0, f"{own} ({span}), but it was trained on {other}"
+    if not np.ptp(percentiles):
+        return 0.0, "all voxels are equal"
+    if is_hounsfield:
+        off = _outside(percentiles, known["raw"])[1:-1].max()
+        fit = _falling(off, _HOUNSFIELD_MARGIN, _HOUNSFIELD_FALL)
+    else:
+        off = _outside(_shape(percentiles), known["shape"]).max()
+        fit = _falling(off, _SHAPE_MARGIN, _SHAPE_FALL)
+    likeness = "like" if fit > 0.9 else "somewhat like" if fit > TAKEN_FROM else "unlike"
+    return fit, f"intensities ({span}) {likeness} those of its training volumes"
+
+
+def _extent_fit(known: dict[str, Any], extent: Sequence[float]) -> tuple[float, str]:
+    larger = np.asarray(extent) / np.asarray(known["high"])
+    smaller = np.asarray(known["low"]) / np.asarray(extent)
+    factor = float(max(larger.max(), smaller.max()))
+    fit = _falling(factor, _EXTENT_FREE, _EXTENT_END - _EXTENT_FREE)
+    size = " x ".join(f"{e:.0f}" for e in extent)
+    if fit > 0.9:
+        return fit, f"field of view {size} mm fits"
+    is_larger = larger.max() >= smaller.max()
+    limit = " x ".join(f"{e:.0f}" for e in known["high" if is_larger else "low"])
+    word = "larger" if is_larger else "smaller"
+    return fit, f"field of view {size} mm is {word} than in training ({limit} mm)"
+
+
+def _outside(values: Any, limits: dict[str, Any]) -> NDArray[np.float64]:
+    """Return how far values lie outside limits, 0 where inside."""
+    low, high = np.asarray(limits["low"]), np.asarray(limits["high"])
+    off: NDArray[np.float64] = np.maximum(np.maximum(low - values, values - high), 0)
+    return off
+
+
+def _falling(value: float, margin: float, fall: float) -> float:
+    """Return 1 up to `margin`, then less, and 0 from `margin` + `fall` on."""
+    return float(np.clip(1 - (value - margin) / fall, 0, 1))
+
+
+def judge(task: str, prior: tuple[float, str], evidence: Evidence | None) -> TaskFit:
+    """Return the verdict on a task.
+
+    Parameters
+    ----------
+    task : str
+        Its name.
+    prior : tuple
+        What `prior_fit` returned.
+    evidence : Evidence or None
+        What the student found; None where the prior already speaks against the task.
+    """
+    score, reason = prior
+    if evidence is None:
+        return TaskFit(task, score, reason, taken=False)
+    if evidence.volume_ml == 0:
+        return TaskFit(task, 0.0, f"{reason}; found nothing", taken=False)
+    score *= 2 * max(evidence.confidence - 0.5, 0) * (1 - evidence.null_weight / 2)
+    found = f"found {evidence.volume_ml:.3g} ml with mean confidence {evidence.confidence:.2f}"
+    null = f"null expert {evidence.null_weight:.2f}"
+    return TaskFit(task, score, f"{reason}; {found}, {null}", score >= TAKEN_FROM)
+
+
+def taken_or_refuse(fits: Sequence[TaskFit], name: str) -> list[TaskFit]:
+    """Return the tasks that were taken.
+
+    Raises
+    ------
+    UserError
+        If none was.
+    """
+    taken = [fit for fit in fits if fit.taken]
+    if not taken:
+        reasons = " | ".join(f"{fit.task}: {fit.reason}" for fit in fits)
+        wanted = f"a volume that fits one of the student's {len(fits)} tasks"
+        raise UserError(wanted, f"{name} ({reasons})", "name a task with --task to insist")
+    return taken
