@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+
+from ka2er_training.loop import Schedule, Work, train
+from napari_ka2er.core.errors import CancelledError, UserError
+
+SCHEDULE = Schedule(steps=8, batch=4, learning_rate=1e-2, warm_up=2, checkpoint_every=2)
+
+
+def network():
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+def draw(step, generator):
+    x = torch.from_numpy(generator.normal(size=(1, 3))).float()
+    return x, x.sum(dim=1, keepdim=True)
+
+
+def loss(model, sample, step):
+    x, y = sample
+    noisy = x + 0.1 * torch.randn_like(x)  # torch's own randomness must resume too
+    return {"loss": (model(noisy) - y).square().mean()}
+
+
+WORK = Work(draw=draw, loss=loss)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_training_learns(tmp_path):
+    train(network(), WORK, Schedule(steps=200, batch=4, learning_rate=2e-2), tmp_path)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "scalars.jsonl").open()]
+    assert len(losses) == 200
+    assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:20])
+
+
+@pytest.mark.parametrize("stop_after", [2, 3, 7])
+def test_a_broken_run_resumes_with_the_same_numbers(tmp_path, stop_after):
+    whole = train(network(), WORK, SCHEDULE, tmp_path / "whole")
+    asked = iter(range(100))
+    with pytest.raises(CancelledError, match="--resume"):
+        train(network(), WORK, SCHEDULE, tmp_path / "cut", cancelled=lambda: next(asked) + 1 == stop_after)
+    resumed = train(network(), WORK, SCHEDULE, tmp_path / "cut", resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    logs = [(tmp_path / name / "scalars.jsonl").read_text() for name in ("whole", "cut")]
+    assert logs[0] == logs[1]
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(tmp_path):
+    class Killed(RuntimeError): ...
+
+    def kill(done, text):
+        if done == 5 / 8:
+            raise Killed
+
+    whole = train(network(), WORK, SCHEDULE, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(network(), WORK, SCHEDULE, tmp_path / "cut", progress=kill)
+    resumed = train(network(), WORK, SCHEDULE, tmp_path / "cut", resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    train(network(), WORK, SCHEDULE, tmp_path)
+    with pytest.raises(UserError, match="without --resume"):
+        train(nn.Linear(3, 1), WORK, SCHEDULE, tmp_path, resume=True)
+
+
+def test_frozen_parameters_stay(tmp_path):
+    model = network()
+    before = model[0].weight.clone()
+    train(model, Work(draw=draw, loss=loss, frozen=("0.",)), SCHEDULE, tmp_path)
+    assert torch.equal(model[0].weight, before)
+    assert not torch.equal(model[2].weight, network()[2].weight)
+
+
+def _one_of_two(rank, folder):
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    torch.set_num_threads(1)
+    averaged = train(network(), WORK, SCHEDULE, folder / "two")
+    if rank == 0:
+        torch.save(weights(averaged), folder / "two.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_agree_with_one_on_twice_the_batch(tmp_path):
+    multiprocessing.spawn(_one_of_two, (tmp_path,), nprocs=2)
+    one = train(network(), WORK, SCHEDULE, tmp_path / "one")
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    torch.testing.assert_close(weights(one), two, rtol=1e-5, atol=1e-6)
