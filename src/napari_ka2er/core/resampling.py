@@ -164,7 +164,7 @@ def normalise(data: NDArray[Any]) -> NDArray[np.float32]:
     values = data.astype(np.float32)
     body = values[values > values.min()]
     body = body if body.size else values.ravel()
-    low, high = np.percentile(body, (0.5, 99.5))
+    low, high = (float(v) for v in np.percentile(body, (0.5, 99.5)))  # floats keep float32
     clipped = np.clip(body, low, high)
     deviation = float(clipped.std())
     if deviation < 1e-6:
