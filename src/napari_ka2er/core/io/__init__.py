@@ -1,0 +1,220 @@
+"""Volumes and label maps from and to files; the suffix decides the format.
+
+World coordinates are RAS+ mm everywhere.  Formats that know of a patient (NIfTI, NRRD, MetaImage,
+DICOM) are brought there; TIFF and OME-Zarr have no patient axes, their (z, y, x) is taken as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io.atomic import replacing
+from napari_ka2er.core.io.checks import refuse_values_outside, smallest_integers
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.task import Task
+    from napari_ka2er.core.volume import Geometry, Volume
+
+
+class _Module(Protocol):
+    """What every module of a format offers."""
+
+    def read(self, path: Path) -> Volume: ...
+
+    def write(self, path: Path, volume: Volume) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A file format: the module that handles it, and the suffixes it reads and writes."""
+
+    module: str
+    suffixes: tuple[str, ...]
+    written: tuple[str, ...]
+
+
+# A detached header (.nhdr, .mhd) names its data file, so the pair cannot be replaced in one step.
+_FORMATS = (
+    _Format("nifti", (".nii", ".nii.gz"), (".nii", ".nii.gz")),
+    _Format("itk", (".nrrd", ".nhdr", ".mha", ".mhd"), (".nrrd", ".mha")),
+    _Format("dicom", (".dcm", ".ima"), ()),
+    _Format("tiff", (".tif", ".tiff"), (".tif", ".tiff")),
+    _Format("zarr", (".zarr",), (".zarr",)),
+)
+SUFFIXES = tuple(suffix for form in _FORMATS for suffix in form.suffixes)
+WRITTEN_SUFFIXES = tuple(suffix for form in _FORMATS for suffix in form.written)
+
+
+def is_readable(path: Path) -> bool:
+    """Return whether `read_volume` would try this path; looks at names and first bytes only."""
+    return path.exists() and _module_name(path) is not None
+
+
+def read_volume(path: Path, level: int = 0) -> Volume:
+    """Return the volume in a file or folder.
+
+    Parameters
+    ----------
+    path : Path
+        A NIfTI, NRRD, MetaImage or TIFF file, an OME-Zarr folder, a folder with one DICOM series,
+        or any file of a DICOM series (the rest of the series is found beside it).
+    level : int, optional
+        Level of an OME-Zarr pyramid, 0 is the finest.  Other formats have level 0 only.
+
+    Returns
+    -------
+    Volume
+        Its header lets `write_labels` write the same geometry.  A single slice becomes (1, Y, X),
+        with a spacing of 1 mm along Z where the file names none.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, the format is unknown, the file is damaged or a time series, the
+        spacing or affine cannot be used, or voxels are not finite numbers.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError("a volume", f"{path}, which does not exist", "check the path")
+    name = _module_name(path)
+    if name is None:
+        raise UserError(*_unknown(path))
+    if name == "zarr":
+        from napari_ka2er.core.io import zarr
+
+        return zarr.read(path, level)
+    if level:
+        raise UserError("level 0, the only one in this format", f"level {level} of {path.name}")
+    return _module(name).read(path)
+
+
+def read_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Return the label map in a file, in the smallest unsigned type that holds it, and its lattice.
+
+    Parameters
+    ----------
+    path : Path
+        As for `read_volume`; one channel of whole numbers, which may be stored as floats.
+
+    Returns
+    -------
+    labels : ndarray of unsigned int, shape (Z, Y, X)
+        Label values; 0 is background.
+    geometry : Geometry
+        Where the labels lie.
+
+    Raises
+    ------
+    UserError
+        As for `read_volume`, and if the values are not whole numbers of at least 0.
+    """
+    volume = read_volume(path)
+    if volume.n_channels != 1:
+        raise UserError(
+            "labels in one channel", f"{volume.n_channels} channels in {Path(path).name}"
+        )
+    return smallest_integers(volume.channels[0], Path(path).name), volume.geometry
+
+
+def write_labels(path: Path, labels: NDArray[Any], like: Volume, task: Task | None = None) -> None:
+    """Write labels in the exact geometry of a volume, and its header where the format is the same.
+
+    The file appears complete or not at all.  Oblique, flipped and sheared geometries are kept by
+    every format; TIFF and OME-Zarr keep them in a field of ours that other programs ignore.
+
+    Parameters
+    ----------
+    path : Path
+        Where to; one of `WRITTEN_SUFFIXES`.  What is there is replaced.
+    labels : ndarray of int, shape (Z, Y, X)
+        Stored in the smallest unsigned integer type that holds the largest value.
+    like : Volume
+        The image the labels were drawn on.
+    task : Task, optional
+        Names and colours, stored where the format has a place for them (NRRD, MHA, OME-Zarr).
+        Values that are none of its labels (nor 0) are refused.
+
+    Raises
+    ------
+    UserError
+        If the shapes differ, the values are no labels, or the file cannot be written.
+    """
+    if labels.shape != like.shape:
+        raise UserError(
+            f"labels of the image's shape {like.shape}",
+            f"{labels.shape}",
+            "use the image they belong to",
+        )
+    if task is not None:
+        refuse_values_outside(labels, task)
+    values = smallest_integers(labels, "labels")
+    names = [] if task is None else [(x.value, x.name, x.color) for x in task.labels]
+    header = {**like.header, "labels": names}
+    write_volume(path, replace(like, data=values, channel_names=("labels",), header=header))
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """Write a volume; see `write_labels` for geometry and header.
+
+    Raises
+    ------
+    UserError
+        If the format is not one of `WRITTEN_SUFFIXES`, or the file cannot be written.
+    """
+    path = Path(path)
+    form = next((f for f in _FORMATS if path.name.lower().endswith(f.written or ("\0",))), None)
+    if form is None:
+        raise UserError(
+            f"a file name that ends with {', '.join(WRITTEN_SUFFIXES)}",
+            path.name,
+            "choose one of these",
+        )
+    with replacing(path) as temporary:
+        _module(form.module).write(temporary, volume)
+
+
+def is_label_map(volume: Volume) -> bool:
+    """Return whether the volume's file says that its values are labels."""
+    return "labels" in volume.header and np.issubdtype(volume.data.dtype, np.integer)
+
+
+def _module_name(path: Path) -> str | None:
+    """Return the module that reads this existing path, or None."""
+    if path.is_dir() and any((path / n).is_file() for n in ("zarr.json", ".zgroup", ".zattrs")):
+        return "zarr"
+    if path.is_dir():
+        return None if path.name.lower().endswith(".zarr") or not any(path.iterdir()) else "dicom"
+    for form in _FORMATS:
+        if form.module != "zarr" and path.name.lower().endswith(form.suffixes):
+            return form.module
+    return "dicom" if _has_dicom_magic(path) else None
+
+
+def _has_dicom_magic(path: Path) -> bool:
+    """Return whether a file, whatever its name, begins as DICOM files do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _unknown(path: Path) -> tuple[str, str, str]:
+    """Return the words for a path that no format claims."""
+    known = f"a file ending with {', '.join(SUFFIXES)}, or a folder with a DICOM series or OME-Zarr"
+    if path.is_dir():
+        return known, f"{path}, a folder with neither", "give the folder that holds the files"
+    return known, path.name, "convert it, for example to .nii.gz"
+
+
+def _module(name: str) -> _Module:
+    """Import a format's module when it is needed: together they take seconds."""
+    return cast("_Module", import_module(f"napari_ka2er.core.io.{name}"))

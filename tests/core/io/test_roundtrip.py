@@ -1,0 +1,162 @@
+"""Random geometries through every writable format: voxels and headers come back exactly."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from napari_ka2er.core.io import read_labels, read_volume, write_labels, write_volume
+from napari_ka2er.core.volume import Geometry, Volume, corners
+
+# Shapes with three different sizes, so that no swapped axis can pass.
+SHAPES = [(2, 3, 4), (4, 2, 3), (3, 5, 2), (1, 3, 2)]
+GEOMETRY_FIELDS = ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units", "srow_x", "srow_y",
+                   "srow_z", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+                   "qoffset_z")  # fmt: skip
+every_geometry = settings(
+    max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    """A rotated, often flipped or axis-permuted, anisotropic, sometimes sheared lattice."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(["oblique", "axis-aligned", "sheared", "straight"]))
+    linear = np.eye(3)
+    if kind in ("oblique", "sheared"):
+        linear = Rotation.random(random_state=rng.integers(2**31)).as_matrix()
+    if kind != "straight":
+        linear = linear[:, rng.permutation(3)] * rng.choice([-1, 1], 3)
+    if kind == "sheared":
+        linear = linear @ (np.eye(3) + np.triu(rng.uniform(-0.5, 0.5, (3, 3)), 1))
+    affine = np.eye(4)
+    affine[:3, :3] = linear * rng.uniform(0.2, 5, 3)
+    affine[:3, 3] = rng.uniform(-300, 300, 3)
+    return Geometry(draw(st.sampled_from(SHAPES)), affine)
+
+
+def is_sheared(geometry: Geometry) -> bool:
+    axes = geometry.affine[:3, :3] / geometry.spacing
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-6)
+
+
+def image_in(geometry: Geometry) -> Volume:
+    values = np.arange(np.prod(geometry.shape), dtype=np.int16).reshape(geometry.shape)
+    return Volume(values - 5, geometry.affine)
+
+
+def labels_in(geometry: Geometry, highest: int) -> np.ndarray:
+    labels = np.arange(np.prod(geometry.shape)).reshape(geometry.shape) % 7
+    labels[0, 0, 0] = highest
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("suffix", "tolerance_mm"),
+    # NIfTI stores float32, the others 17 digits.
+    [(".nii.gz", 1e-3), (".nii", 1e-3), (".nrrd", 1e-9), (".mha", 1e-9), (".tif", 0), (".zarr", 0)],
+)
+@every_geometry
+@given(geometry=geometries(), highest=st.sampled_from([1, 255, 256, 70_000]))
+def test_any_geometry_comes_back(suffix, tolerance_mm, geometry, highest):
+    image = image_in(geometry)
+    labels = labels_in(geometry, highest)
+    with TemporaryDirectory() as folder:
+        path, label_path = Path(folder, f"image{suffix}"), Path(folder, f"labels{suffix}")
+        write_volume(path, image)
+        back = read_volume(path)
+        write_labels(label_path, labels, back)
+        found, found_geometry = read_labels(label_path)
+
+        assert sorted(p.name for p in Path(folder).iterdir()) == [path.name, label_path.name]
+        assert header_of(label_path) == header_of(path)
+    np.testing.assert_array_equal(back.data, image.data)
+    assert back.data.dtype == image.data.dtype
+    np.testing.assert_array_equal(found, labels)
+    assert found.dtype == np.min_scalar_type(highest)
+    assert np.abs(corners(back.geometry) - corners(geometry)).max() <= tolerance_mm
+    np.testing.assert_array_equal(found_geometry.affine, back.affine)
+
+
+def header_of(path: Path) -> object:
+    """What a file says about its geometry, read without the code under test."""
+    match path.suffix:
+        case ".gz" | ".nii":
+            header = nib.load(path).header
+            return {field: header[field].tolist() for field in GEOMETRY_FIELDS}
+        case ".nrrd" | ".mha":
+            head = path.read_bytes()[:1500].decode("latin1")
+            fields = "space|space directions|space origin|sizes"
+            fields += "|TransformMatrix|Offset|ElementSpacing|DimSize"
+            return sorted(re.findall(rf"^(?:{fields})\s*[:=].*$", head, flags=re.M))
+        case ".tif":
+            with tifffile.TiffFile(path) as file:
+                xml = file.ome_metadata
+            return re.findall(r'((?:PhysicalSize|Position|Size)[XYZ](?:Unit)?)="([^"]*)"', xml)
+        case _:
+            multiscale = zarr.open_group(path, mode="r").attrs["ome"]["multiscales"][0]
+            return {key: multiscale[key] for key in ("axes", "datasets")}
+
+
+@every_geometry
+@given(
+    geometry=geometries(),
+    other=geometries(),
+    codes=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    unit=st.sampled_from(["mm", "micron", "meter", "unknown"]),
+    single=st.booleans(),
+)
+def test_a_foreign_nifti_header_is_kept_byte_by_byte(geometry, other, codes, unit, single):
+    """Both matrices, which may disagree, their codes, the units and every pixdim."""
+    reverse = np.eye(4)[[2, 1, 0, 3]]
+    data = np.zeros(geometry.shape[::-1], np.float32)
+    kind = nib.Nifti1Image if single else nib.Nifti2Image
+    image = kind(data, np.eye(4))
+    image.set_qform(reverse @ other.affine @ reverse, code=codes[0])
+    image.set_sform(reverse @ geometry.affine @ reverse, code=codes[1])
+    image.header["pixdim"][4] = 2.5
+    image.header.set_xyzt_units(unit, "sec")
+    with TemporaryDirectory() as folder:
+        path, label_path = Path(folder, "image.nii"), Path(folder, "labels.nii.gz")
+        nib.save(image, path)
+        volume = read_volume(path)
+        write_labels(label_path, labels_in(geometry, 9), volume)
+
+        assert header_of(label_path) == header_of(path)
+        assert type(nib.load(label_path)) is kind
+        factor = {"mm": 1, "micron": 1e-3, "meter": 1e3, "unknown": 1}[unit]
+        expected = np.diag([factor, factor, factor, 1]) @ nib.load(path).affine
+    np.testing.assert_allclose(reverse @ volume.affine @ reverse, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+@every_geometry
+@given(geometry=geometries().filter(lambda g: not is_sheared(g)))
+def test_simpleitk_and_nibabel_agree_on_every_corner(suffix, geometry):
+    """Both libraries read our files themselves; nibabel only those it knows."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"labels{suffix}")
+        write_labels(path, labels_in(geometry, 3), image_in(geometry))
+        expected = corners(geometry)[:, ::-1]  # (x, y, z)
+        ends = np.array(geometry.shape[::-1]) - 1
+        index = np.array([[x, y, z] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * ends
+
+        image = sitk.ReadImage(path)
+        lps = [image.TransformIndexToPhysicalPoint(i.tolist()) for i in index]
+        np.testing.assert_allclose(np.array(lps) * (-1, -1, 1), expected, atol=2e-3)
+        if suffix == ".nii.gz":
+            affine = nib.load(path).affine
+            ras = index @ affine[:3, :3].T + affine[:3, 3]
+            np.testing.assert_allclose(ras, expected, atol=2e-3)
