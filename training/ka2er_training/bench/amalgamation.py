@@ -1,0 +1,246 @@
+"""The cells of `ka2er bench amalgamation`, the most informative first.
+
+Experts are needed by everything and come first; then the joint SwinUNETR and KA²ER with the first
+seed, the simpler systems, further seeds, few labels, shifts and costs.  Stopping anywhere leaves
+tables that say less, not other things.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.bench.cells import Cell
+from ka2er_training.bench.shifts import SHIFTS
+from ka2er_training.bench.splits import Split, split_cases
+from ka2er_training.bench.systems import (
+    BASELINES,
+    ENSEMBLE,
+    EXPERTS,
+    FEW_LABEL_SYSTEMS,
+    HALF_EXPERTS,
+    JOINT,
+    KA2ER,
+    SHIFT_SYSTEMS,
+    VARIANTS,
+    System,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ka2er_training.bench.settings import BenchSettings, TaskSettings
+
+OTHER_SERIES = "another series"
+MODES = ("full", "sparse", "distilled")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A cell and its place in the tables.
+
+    Parameters
+    ----------
+    cell : Cell
+        What to run.
+    table : str
+        ``"main"``, ``"clicks"``, ``"few"``, ``"shift"`` or ``"cost"``.
+    system, task : str
+        Line and column.
+    seed : int
+        Of the student; 0 where there is none.
+    column : str
+        Name of the shift, or the number of labelled cases; empty elsewhere.
+    """
+
+    cell: Cell
+    table: str
+    system: str
+    task: str
+    seed: int = 0
+    column: str = ""
+
+
+class Plan:
+    """All cells of a benchmark.
+
+    Parameters
+    ----------
+    settings : BenchSettings
+        Tasks and budgets.
+    names : mapping of str to sequence of str
+        Per task, the names of all its cases.
+    recipes : mapping
+        Everything beside `settings` that decides what a training does: the presets' full records,
+        plain data.  It enters the digests, so that a changed preset makes new cells.
+    """
+
+    def __init__(
+        self,
+        settings: BenchSettings,
+        names: Mapping[str, Sequence[str]],
+        recipes: Mapping[str, Any],
+    ) -> None:
+        self.settings, self.names, self.recipes = settings, names, recipes
+        # Cells are compared by identity in places and hashed often: build each once.
+        self.expert = cache(self._expert)
+        self.student = cache(self._student)
+
+    def split(self, task: TaskSettings, seed: int) -> Split:
+        """Return the split of a task; of a task with folds, that of the seed."""
+        return split_cases(self.names[task.name], task, seed)
+
+    def entries(self) -> list[Entry]:
+        """Return all entries in the order in which they should run."""
+        seeds = self.settings.student.seeds
+        first, later = seeds[0], seeds[1:]
+        ordered = [
+            *self._main((EXPERTS, JOINT, *KA2ER), first),
+            *self._clicks(first),
+            *self._main((*BASELINES, ENSEMBLE, HALF_EXPERTS), first),
+        ]
+        for seed in later:
+            ordered += self._main((EXPERTS, JOINT, *KA2ER), seed)
+        return [*ordered, *self._few(first), *self._shifts(first), *self._costs(first)]
+
+    def cells(self) -> list[Cell]:
+        """Return the wanted cells, most wanted first."""
+        return [entry.cell for entry in self.entries()]
+
+    def _expert(self, task: TaskSettings, seed: int, kind: str = "trained") -> Cell:
+        """Return an expert's cell; `kind` is trained, half (the schedule) or untrained."""
+        cases, epochs = self.split(task, seed).train, self.settings.expert.epochs
+        settings = {
+            "recipe": self.settings.recipe,
+            "task": task.name,
+            "folder": task.folder,
+            "spacing_mm": task.spacing_mm,
+            "cases": cases,
+            **asdict(self.settings.expert),
+            "epochs": max(1, epochs // 2) if kind == "half" else epochs,
+            "preset_record": self.recipes["expert"],
+        }
+        fold = f" fold {seed % len(task.folds)}" if task.folds else ""
+        half = ", half the schedule" if kind == "half" else ""
+        trained = Cell("expert", f"expert {task.name}{fold}{half}", settings)
+        if kind != "untrained":
+            return trained
+        return Cell("untrained", f"untrained expert {task.name}{fold}", {"seed": 0}, (trained,))
+
+    def _student(self, variant: str, seed: int, n_labels: int | None = None) -> Cell:
+        """Return a student's cell; `n_labels` limits the labelled cases per task."""
+        how, budget = VARIANTS[variant], self.settings.student
+        settings = {
+            "recipe": self.settings.recipe,
+            "variant": how.to_json(),
+            "preset": budget.preset,
+            "preset_record": self.recipes["student"],
+            "steps": budget.steps if n_labels is None else budget.few_label_steps,
+            "seed": seed,
+            "tasks": {
+                task.name: self._cases(task, seed, how.soft, n_labels) for task in self._tasks
+            },
+        }
+        kinds = [kind for kind in ("trained", "untrained") if kind == how.experts]
+        if how.soft and "trained" not in kinds:
+            kinds.append("trained")
+        needs = tuple(self.expert(task, seed, kind) for kind in kinds for task in self._tasks)
+        few = "" if n_labels is None else f", {n_labels} labelled cases"
+        return Cell("student", f"student {variant} seed {seed}{few}", settings, needs)
+
+    @property
+    def _tasks(self) -> tuple[TaskSettings, ...]:
+        return self.settings.tasks
+
+    def _cases(
+        self, task: TaskSettings, seed: int, soft: bool, n_labels: int | None
+    ) -> dict[str, Any]:
+        train = self.split(task, seed).train
+        labelled = train[:n_labels]
+        # Without soft targets an unlabelled image teaches nothing.
+        unlabelled = train[len(labelled) :] if soft else ()
+        place = {"folder": task.folder, "spacing_mm": task.spacing_mm}
+        return {**place, "labelled": labelled, "unlabelled": unlabelled}
+
+    def _evaluation(
+        self, system: System, task: TaskSettings, seed: int, more: Mapping[str, Any]
+    ) -> Cell:
+        """Return the cell that measures a system; `more` may have cases, change and n_labels."""
+        if system.mode == "expert":
+            needs: tuple[Cell, ...] = (self.expert(task, seed),)
+        elif system.mode == "half expert":
+            needs = (self.expert(task, seed, "half"),)
+        elif system.mode == "ensemble":
+            needs = tuple(self.expert(other, seed) for other in self._tasks)
+        else:
+            needs = (self.student(system.variant, seed, more.get("n_labels")),)
+        settings = {
+            "recipe": self.settings.recipe,
+            "mode": system.mode,
+            "task": task.name,
+            "folder": task.folder,
+            "cases": more.get("cases", self.split(task, seed).test),
+            "change": more.get("change", ""),
+        }
+        where = f"{task.name} {settings['change']}".strip()
+        return Cell("evaluation", f"{system.name} on {where}, seed {seed}", settings, needs)
+
+    def _main(self, systems: Sequence[System], seed: int) -> Iterator[Entry]:
+        for system in systems:
+            for task in self._tasks:
+                if system is EXPERTS and seed != self.settings.student.seeds[0] and not task.folds:
+                    continue  # the same expert on the same cases
+                cell = self._evaluation(system, task, seed, {})
+                yield Entry(cell, "main", system.name, task.name, seed)
+
+    def _clicks(self, seed: int) -> Iterator[Entry]:
+        budget = self.settings.measurement
+        for task in self._tasks:
+            settings = {
+                "recipe": self.settings.recipe,
+                "task": task.name,
+                "folder": task.folder,
+                "cases": self.split(task, seed).test[: budget.click_cases],
+                "clicks": budget.clicks,
+                "mode": "sparse",
+            }
+            cell = Cell(
+                "clicks", f"clicks on {task.name}", settings, (self.student("ka2er", seed),)
+            )
+            yield Entry(cell, "clicks", "KA²ER sparse", task.name, seed)
+
+    def _few(self, seed: int) -> Iterator[Entry]:
+        for n_labels in self.settings.student.few_labels:
+            for system in FEW_LABEL_SYSTEMS:
+                for task in self._tasks:
+                    cell = self._evaluation(system, task, seed, {"n_labels": n_labels})
+                    yield Entry(cell, "few", system.name, task.name, seed, str(n_labels))
+
+    def _shifts(self, seed: int) -> Iterator[Entry]:
+        limit = self.settings.measurement.shift_cases
+        for task in self._tasks:
+            split = self.split(task, seed)
+            # The unshifted column is the main table's, restricted to these cases.
+            columns = {name: (split.test[:limit], name) for name in SHIFTS}
+            if split.shifted:
+                columns[OTHER_SERIES] = (split.shifted[:limit], "")
+            for column, (cases, change) in columns.items():
+                for system in SHIFT_SYSTEMS:
+                    more = {"cases": cases, "change": change}
+                    cell = self._evaluation(system, task, seed, more)
+                    yield Entry(cell, "shift", system.name, task.name, seed, column)
+
+    def _costs(self, seed: int) -> Iterator[Entry]:
+        student = self.student("ka2er", seed)
+        for task in self._tasks:
+            settings = {
+                "recipe": self.settings.recipe,
+                "task": task.name,
+                "folder": task.folder,
+                "case": self.split(task, seed).test[0],
+                "modes": MODES,
+                "repeats": self.settings.measurement.cost_repeats,
+            }
+            cell = Cell("cost", f"cost of K experts on {task.name}", settings, (student,))
+            yield Entry(cell, "cost", "KA²ER", task.name, seed)

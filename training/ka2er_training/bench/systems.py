@@ -1,0 +1,86 @@
+"""The systems that are compared: how each student is taught, and in which mode it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+ExpertKind = Literal["trained", "untrained", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to teach a student.
+
+    Parameters
+    ----------
+    amalgamation : str
+        See `napari_ka2er.model.config.StudentConfig`.
+    experts : str
+        Which experts' features it is given: trained, untrained or none.
+    soft : bool
+        Whether the trained experts' probabilities are targets too.
+    teaching : tuple of (str, float)
+        Fields of `ka2er_training.student_work.Teaching` that differ from its defaults.
+    """
+
+    amalgamation: str = "attention"
+    experts: ExpertKind = "trained"
+    soft: bool = True
+    teaching: tuple[tuple[str, float], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data that decides the student."""
+        return {**asdict(self), "teaching": dict(self.teaching)}
+
+
+VARIANTS = {
+    "ka2er": Variant(),
+    "joint": Variant("none", "none", False, (("distillation", 0.0),)),
+    "uniform": Variant("uniform"),
+    "bottleneck": Variant("bottleneck"),
+    "logits": Variant("none", "none", True, (("distillation", 1.0), ("label_weight", 0.0))),
+    # Not in the paper's comparison, but without it nobody could tell the attention's part of a gain
+    # from the soft targets' part.
+    "labels+logits": Variant("none", "none"),
+    # No soft targets: an untrained expert's would be noise, and the control easily passed.
+    "untrained": Variant("attention", "untrained", False, (("distillation", 0.0),)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One line of the tables.
+
+    Parameters
+    ----------
+    name : str
+        As it is printed.
+    variant : str
+        Key of `VARIANTS`; empty for systems without a student.
+    mode : str
+        The student's mode; or ``"expert"``, ``"ensemble"``.
+    """
+
+    name: str
+    variant: str = field(default="")
+    mode: str = "full"
+
+
+EXPERTS = System("expert of the task (oracle routing)", mode="expert")
+# How convergence is judged: a schedule of half the length must lead to the same Dice.
+HALF_EXPERTS = System("expert of the task, half the schedule", mode="half expert")
+ENSEMBLE = System("probability ensemble of the experts", mode="ensemble")
+JOINT = System("joint SwinUNETR, no experts", "joint", "distilled")
+KA2ER = tuple(System(f"KA²ER {mode}", "ka2er", mode) for mode in ("full", "sparse", "distilled"))
+BASELINES = (
+    System("uniform averaging", "uniform"),
+    System("amalgamation at the bottleneck only", "bottleneck"),
+    System("logit-only distillation", "logits", "distilled"),
+    System("SwinUNETR, labels and logits", "labels+logits", "distilled"),
+    System("amalgamating untrained experts (control)", "untrained"),
+)
+SYSTEMS = (EXPERTS, HALF_EXPERTS, ENSEMBLE, JOINT, *BASELINES, *KA2ER)
+
+FEW_LABEL_SYSTEMS = (JOINT, BASELINES[3], KA2ER[0], KA2ER[1], KA2ER[2])
+SHIFT_SYSTEMS = (EXPERTS, JOINT, *KA2ER)
