@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import pickle
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.task import Label, Task
+from napari_ka2er.model import expert_files
+from napari_ka2er.model.expert_features import total_strides
+from napari_ka2er.model.expert_files import read_json
+from napari_ka2er.model.expert_probe import token_centres
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor, nn
 
+    from napari_ka2er.model.expert_plan import Plan
+
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 DEFAULT_CHECKPOINT = "checkpoint_final.pth"
 
 # nnU-Net's training log holds NumPy numbers; building these runs no code of the file's author.
-_HARMLESS = [
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+# NumPy 1 called the module otherwise.
+_SCALAR = np.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of the models in a folder to take, and how far to trust it.
+
+    Parameters
+    ----------
+    configuration : str, optional
+        By default the one that was trained; another is refused.
+    fold : str, optional
+        ``"0"``, ``"all"`` …; by default the first that has the checkpoint.
+    checkpoint : str
+        File name in the fold's folder.
+    trust : bool
+        Whether code inside the checkpoint may run, where it cannot be read without.
+    """
+
+    configuration: str | None = None
+    fold: str | None = None
+    checkpoint: str = DEFAULT_CHECKPOINT
+    trust: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedModel:
-    """What a trained nnU-Net model folder holds for one fold.
+    """One fold of a trained nnU-Net v2 model.
 
     Parameters
     ----------
@@ -65,41 +89,49 @@ class TrainedModel:
     mirroring: tuple[int, ...] | None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def convert(
+    model_folder: Path, out: Path, choice: Choice, *, task: Task | None, half: bool
+) -> None:
+    """Write the expert; see `napari_ka2er.model.experts.convert_expert`."""
+    model = read_model_folder(model_folder, choice)
+    plan = expert_files.open_plan(model.plans, model.dataset, model.configuration)
+    plan.check_for_student()
+    known = task_of(model.plans, model.dataset)
+    if task is not None and set(task.values) != set(known.values):
+        wanted = f"a model of task {task.name} with values {task.values}"
+        raise UserError(wanted, f"values {known.values} in {model_folder}")
+    network = _network(plan, model)
+    if half:
+        network.half().float()
+    centres = token_centres(network, plan.patch_size, total_strides(network))
+    entry = {
+        "format": expert_files.FORMAT_VERSION,
+        "task": (task or known).to_json(),
+        "digest": expert_files.digest(network, model.plans, model.configuration),
+        "configuration": model.configuration,
+        "fold": model.fold,
+        "trainer": model.trainer,
+        "mirroring": model.mirroring,
+        "token_centres": centres,
+        "source": model_folder.resolve().name,
+    }
+    texts = {"expert.json": entry, "plans.json": model.plans, "dataset.json": model.dataset}
+    expert_files.write_expert(out, network, texts, half=half)
 
-    Raises
-    ------
-    UserError
-        If the file is missing or holds something else.
-    """
+
+def _network(plan: Plan, model: TrainedModel) -> nn.Module:
+    network = plan.network()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"a JSON file {path.name}", f"{path}: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"a JSON object in {path}", f"a {type(data).__name__}")
-    return data
+        network.load_state_dict(model.weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).splitlines()[1:2])
+        got = f"those of another ({reason.strip()}), trained by {model.trainer}"
+        raise UserError("weights of the network in plans.json", got) from error
+    return network
 
 
-def read_model_folder(
-    folder: Path, *, fold: str | None, checkpoint: str, configuration: str | None, trust: bool
-) -> TrainedModel:
-    """Read one fold of a trained nnU-Net v2 model.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder ``<trainer>__<plans>__<configuration>`` with plans.json, dataset.json and
-        ``fold_*/``.
-    fold : str, optional
-        ``"0"``, ``"all"`` …; by default the first that has the checkpoint.
-    checkpoint : str
-        File name in the fold's folder.
-    configuration : str, optional
-        By default the one that was trained; another is refused.
-    trust : bool
-        Whether code inside the checkpoint may run, where it cannot be read without.
+def read_model_folder(folder: Path, choice: Choice) -> TrainedModel:
+    """Read one fold of the folder ``<trainer>__<plans>__<configuration>``.
 
     Raises
     ------
@@ -112,19 +144,17 @@ def read_model_folder(
             f"{folder}",
             "give the folder named <trainer>__<plans>__<configuration>",
         )
-    chosen = _choose_fold(folder, fold, checkpoint)
-    data = _read_checkpoint(folder / f"fold_{chosen}" / checkpoint, trust)
+    fold = _choose_fold(folder, choice)
+    data = _read_checkpoint(folder / f"fold_{fold}" / choice.checkpoint, choice.trust)
     trained = str(data["init_args"]["configuration"])
-    if configuration not in (None, trained):
-        raise UserError(
-            f"a model of configuration {configuration}", f"one of {trained} in {folder}"
-        )
+    if choice.configuration not in (None, trained):
+        raise UserError(f"a model of {choice.configuration}", f"one of {trained} in {folder}")
     mirroring = data.get("inference_allowed_mirroring_axes")
     return TrainedModel(
         plans=read_json(folder / "plans.json"),
         dataset=read_json(folder / "dataset.json"),
         configuration=trained,
-        fold=chosen,
+        fold=fold,
         trainer=str(data["trainer_name"]),
         weights={_plain(key): value for key, value in data["network_weights"].items()},
         mirroring=None if mirroring is None else tuple(int(axis) for axis in mirroring),
@@ -136,37 +166,32 @@ def _plain(key: str) -> str:
     return re.sub(r"^(module\.|_orig_mod\.)+", "", key)
 
 
-def _choose_fold(folder: Path, fold: str | None, checkpoint: str) -> str:
-    found = sorted(
-        path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{checkpoint}")
-    )
-    if fold is not None and fold.removeprefix("fold_") in found:
-        return fold.removeprefix("fold_")
-    if fold is not None or not found:
-        wanted = f"fold {fold}" if fold is not None else "a fold"
-        raise UserError(
-            f"{wanted} with {checkpoint} in {folder}", f"folds {', '.join(found) or 'none'}"
-        )
+def _choose_fold(folder: Path, choice: Choice) -> str:
+    paths = folder.glob(f"fold_*/{choice.checkpoint}")
+    found = sorted(path.parent.name.removeprefix("fold_") for path in paths)
+    if choice.fold is not None and choice.fold.removeprefix("fold_") in found:
+        return choice.fold.removeprefix("fold_")
+    if choice.fold is not None or not found:
+        wanted = "a fold" if choice.fold is None else f"fold {choice.fold}"
+        got = f"folds {', '.join(found)}" if found else "none"
+        raise UserError(f"{wanted} with {choice.checkpoint} in {folder}", got)
     if len(found) > 1:
-        logger.warning("%s has folds %s; taking fold %s", folder, ", ".join(found), found[0])
+        logger.warning("%s has folds %s: taking fold %s", folder, ", ".join(found), found[0])
     return found[0]
 
 
 def _read_checkpoint(path: Path, trust: bool) -> dict[str, Any]:
-    """Read a checkpoint without running code from it if that is possible."""
+    """Read a checkpoint, without running code from it if that is possible."""
     needs = f"an nnU-Net checkpoint {path}"
     try:
+        torch.serialization.get_unsafe_globals_in_checkpoint(path)  # reads the archive's directory
         with torch.serialization.safe_globals(_HARMLESS):
             data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not _is_archive(path):
-            raise UserError(needs, "a file that PyTorch cannot read") from error
         if not trust:
-            raise UserError(
-                f"{needs} that holds only numbers",
-                "one that runs its author's code when it is read",
-                "add --trust if you trust where it comes from",
-            ) from error
+            got = "one that runs its author's code when it is read"
+            remedy = "add --trust if you trust where it comes from"
+            raise UserError(f"{needs} that holds only numbers", got, remedy) from error
         data = _unpickle(path)
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(needs, f"a file that PyTorch cannot read ({error})") from error
@@ -176,45 +201,12 @@ def _read_checkpoint(path: Path, trust: bool) -> dict[str, Any]:
     return data
 
 
-def _is_archive(path: Path) -> bool:
-    try:
-        torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError):
-        return False
-    return True
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
+def _unpickle(path: Path) -> Any:
     """Read a checkpoint and run what it wants run; only for files the user trusts."""
     try:
-        data: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+        return torch.load(path, map_location="cpu", weights_only=False)
     except (pickle.UnpicklingError, ImportError, AttributeError, RuntimeError) as error:
-        raise UserError(f"an nnU-Net checkpoint {path}", f"one that fails with: {error}") from error
-    return data
-
-
-def tensors_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers, each once.
-
-    A state dict of nnU-Net holds the encoder twice, as the decoder points to it, and the layers of
-    each block twice; safetensors refuses tensors that share memory.
-    """
-    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-def digest(network: nn.Module, plans: Mapping[str, Any], configuration: str) -> str:
-    """Return the SHA-256 of what decides an expert's features.
-
-    Covers the configuration's name, the plans as JSON with sorted keys, and every tensor's name,
-    shape and values as little-endian float32, so that it does not depend on the type they are
-    stored in (rounding to float16 makes another expert, with another digest).
-    """
-    canonical = json.dumps(plans, sort_keys=True, separators=(",", ":"))
-    sha = hashlib.sha256(f"{configuration}\n{canonical}\n".encode())
-    for name, tensor in sorted(tensors_of(network).items()):
-        sha.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        sha.update(tensor.detach().cpu().float().numpy().astype("<f4").tobytes())
-    return sha.hexdigest()
+        raise UserError(f"an nnU-Net checkpoint {path}", f"one that fails with {error}") from error
 
 
 def task_of(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> Task:
@@ -226,65 +218,7 @@ def task_of(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> Task:
     name = re.sub(r"[^\w-]+", "_", name, flags=re.ASCII) or "task"
     channels = dataset.get("channel_names") or dataset.get("modality") or {"0": "MR"}
     foreground = {n: v for n, v in dataset["labels"].items() if n not in ("background", "ignore")}
-    order = dataset.get("regions_class_order")
-    values = order if order else list(foreground.values())
+    values = dataset.get("regions_class_order") or list(foreground.values())
     labels = [Label(int(v), str(n)) for n, v in zip(foreground, values, strict=True)]
-    return Task(
-        name, tuple(sorted(labels, key=lambda x: x.value)), str(next(iter(channels.values())))
-    )
-
-
-def write_expert(
-    out: Path, network: nn.Module, model: TrainedModel, entry: Mapping[str, Any], *, half: bool
-) -> None:
-    """Write an expert's folder; it appears whole or not at all.
-
-    Raises
-    ------
-    UserError
-        If there is already something else.
-    """
-    if out.exists() and not (out / "expert.json").is_file() and any(out.iterdir()):
-        raise UserError(
-            "an empty folder or an expert to replace", f"{out}", "choose another folder"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        tensors = {
-            name: (t.half() if half and t.is_floating_point() else t).contiguous()
-            for name, t in tensors_of(network).items()
-        }
-        save_file(tensors, building / "expert.safetensors")
-        parts = {"plans.json": model.plans, "dataset.json": model.dataset, "expert.json": entry}
-        for name, data in parts.items():
-            (building / name).write_text(json.dumps(data, indent=2), encoding="utf-8")
-        building.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(building, out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def fill_weights(network: nn.Module, path: Path) -> None:
-    """Set a network's weights, as float32, from a file that `write_expert` wrote.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read or belongs to another network.
-    """
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"an expert's weights {path}", f"{error}") from error
-    own = tensors_of(network)
-    shapes = {name: tuple(t.shape) for name, t in own.items()}
-    if shapes != {name: tuple(t.shape) for name, t in stored.items()}:
-        raise UserError(
-            f"weights of the network in {path.parent / 'plans.json'}", f"others in {path}"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(stored[name])
+    modality = str(next(iter(channels.values())))
+    return Task(name, tuple(sorted(labels, key=lambda label: label.value)), modality)

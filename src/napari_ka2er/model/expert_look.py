@@ -9,8 +9,10 @@ import torch
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.resampling import grid_of, index_map
-from napari_ka2er.model.expert_features import ExpertView, StageLayout, Work, decode
+from napari_ka2er.model.device import autocast
+from napari_ka2er.model.expert_features import decode
 from napari_ka2er.model.expert_store import FeatureStore
+from napari_ka2er.model.expert_view import ExpertView, StageLayout, Work
 from napari_ka2er.model.expert_windows import WindowGrid, WorkingGrid, padding
 
 if TYPE_CHECKING:
@@ -24,9 +26,46 @@ if TYPE_CHECKING:
 
     Triple = tuple[float, float, float]
 
-# An expert works at its planned spacing unless that is finer than this share of the student's: a 1 mm
-# expert must not walk through a whole chest at 1 mm for a student that sees 4 mm.
+# An expert works at its planned spacing unless that is finer than this share of the student's: a
+# 1 mm expert must not walk through a whole chest at 1 mm for a student that sees 4 mm.
 _FINEST_SHARE = 0.75
+
+
+def look(
+    expert: Expert,
+    volume: Volume,
+    grid_spacing_mm: Triple,
+    cache_dir: Path | None,
+    stages: Sequence[int] | None,
+) -> ExpertView:
+    """Return an expert's view of a volume; see `napari_ka2er.model.experts.Expert.look`."""
+    kept = sorted(set(range(len(expert.strides)) if stages is None else stages))
+    spacing = working_spacing(expert.spacing_mm, volume.geometry, grid_spacing_mm)
+    grid = working_grid(expert, volume, spacing)
+    windows = WindowGrid(grid.padded_shape, expert.patch_size, expert.strides[-1])
+    shapes = {
+        s: (
+            expert.stage_channels[s],
+            *(n // t for n, t in zip(grid.padded_shape, expert.strides[s], strict=True)),
+        )
+        for s in kept
+    }
+    if cache_dir is None:
+        store = FeatureStore.in_memory(shapes, windows.shape)
+    else:
+        identity = {
+            "volume": volume.digest(),
+            "expert": expert.digest,
+            "spacing_mm": list(spacing),
+            "stages": kept,
+        }
+        store = FeatureStore.on_disk(cache_dir, shapes, windows.shape, identity)
+    work = Work(
+        prepare=lambda: _prepare(expert, volume, spacing, grid),
+        look=lambda window, finest: _features(expert, window, finest),
+    )
+    layout = StageLayout(expert.strides, expert.token_centres)
+    return ExpertView(grid, windows, store, layout, work)
 
 
 def working_spacing(planned: Triple, geometry: Geometry, grid_spacing: Triple) -> Triple:
@@ -55,57 +94,27 @@ def working_grid(expert: Expert, volume: Volume, spacing: Triple) -> WorkingGrid
     plan = expert.plan
     order = list(plan.transpose)
     size = np.array([high - low for low, high in crop])[order]
-    shape = plan.working_shape(size, np.array(volume.spacing)[order], np.array(spacing)[order])
-    shape = tuple(int(n) for n in shape)
+    old, new = np.array(volume.spacing)[order], np.array(spacing)[order]
+    shape = plan.working_shape(size, old, new)
+    if 0 in shape:
+        wanted = f"a volume of at least one voxel at {spacing} mm"
+        raise UserError(wanted, f"{volume.name} of {volume.geometry.extent_mm} mm")
     before, after = padding(shape, expert.patch_size, expert.strides[-1])
     return WorkingGrid(volume.geometry, plan.transpose, crop, shape, before, after)
 
 
 def nonzero_box(volume: Volume) -> tuple[tuple[int, int], ...]:
-    """Return first and last + 1 voxel along each axis with a value other than 0, as nnU-Net crops."""
+    """Return first and last + 1 voxel other than 0 along each axis, which nnU-Net crops to.
+
+    All of an empty volume.
+    """
     data = volume.channels
     ends = []
     for axis in range(1, 4):
         others = tuple(a for a in range(4) if a != axis)
-        places = np.flatnonzero((data != 0).any(axis=others))
+        places = np.flatnonzero(data.any(axis=others))
         ends.append((int(places[0]), int(places[-1]) + 1) if places.size else (0, data.shape[axis]))
     return tuple(ends)
-
-
-def look(
-    expert: Expert,
-    volume: Volume,
-    grid_spacing_mm: Triple,
-    cache_dir: Path | None,
-    stages: Sequence[int] | None,
-) -> ExpertView:
-    """Return an expert's view of a volume; see `napari_ka2er.model.experts.Expert.look`."""
-    kept = sorted(range(len(expert.strides)) if stages is None else set(stages))
-    spacing = working_spacing(expert.spacing_mm, volume.geometry, grid_spacing_mm)
-    grid = working_grid(expert, volume, spacing)
-    windows = WindowGrid(grid.padded_shape, expert.patch_size, expert.strides[-1])
-    shapes = {
-        stage: (expert.stage_channels[stage], *_tokens(expert, grid, stage)) for stage in kept
-    }
-    if cache_dir is None:
-        store = FeatureStore.in_memory(shapes, windows.shape)
-    else:
-        identity = {
-            "volume": volume.digest(),
-            "expert": expert.digest,
-            "spacing_mm": list(spacing),
-            "stages": kept,
-        }
-        store = FeatureStore.on_disk(cache_dir, shapes, windows.shape, identity)
-    layout = StageLayout(expert.strides, expert.token_centres)
-    work = Work(
-        lambda: _prepare(expert, volume, spacing, grid), lambda x, s: _features(expert, x, s)
-    )
-    return ExpertView(grid, windows, store, layout, work)
-
-
-def _tokens(expert: Expert, grid: WorkingGrid, stage: int) -> list[int]:
-    return [n // s for n, s in zip(grid.padded_shape, expert.strides[stage], strict=True)]
 
 
 def _prepare(
@@ -114,32 +123,31 @@ def _prepare(
     """Preprocess the whole volume and pad it."""
     data, _ = expert.plan.preprocess(volume, expert.plan.at_spacing(spacing))
     if data.shape[1:] != grid.shape:
-        raise UserError(
-            f"a preprocessor that crops and resamples as nnU-Net's default does, to {grid.shape}",
-            f"{data.shape[1:]} from {expert.plan.configuration.preprocessor_name}",
-        )
+        name = expert.plan.configuration.preprocessor_name
+        wanted = f"a preprocessor that crops and resamples as nnU-Net's default, to {grid.shape}"
+        raise UserError(wanted, f"{name}, which makes {data.shape[1:]}")
     return pad(data, grid, expert.patch_size)
 
 
 def pad(data: NDArray[np.float32], grid: WorkingGrid, patch: Sequence[int]) -> NDArray[np.float32]:
     """Pad a preprocessed image (C, z, y, x) with zeros up to the patch, as nnU-Net does.
 
-    What is missing to whole tokens along longer axes, which nnU-Net never adds, repeats the border, so
-    that no edge appears in the image.
+    What is missing to whole tokens along longer axes, which nnU-Net never adds, repeats the border,
+    so that no edge appears in the image.
     """
     zeros, repeated = [(0, 0)], [(0, 0)]
-    for n, p, before, after in zip(grid.shape, patch, grid.before, grid.after, strict=True):
-        missing = n < p
-        zeros.append((before, after) if missing else (0, 0))
-        repeated.append((0, 0) if missing else (before, after))
+    for n, p, ends in zip(
+        grid.shape, patch, zip(grid.before, grid.after, strict=True), strict=True
+    ):
+        zeros.append(ends if n < p else (0, 0))
+        repeated.append((0, 0) if n < p else ends)
     return np.pad(np.pad(data, repeated, mode="edge"), zeros)
 
 
 def _features(
     expert: Expert, window: NDArray[np.float32], finest: int
 ) -> list[NDArray[np.float32]]:
-    device = expert.device
-    image = torch.from_numpy(np.ascontiguousarray(window))[None].to(device)
-    with torch.no_grad(), torch.autocast(device.type, enabled=device.type == "cuda"):
+    image = torch.from_numpy(np.ascontiguousarray(window))[None].to(expert.device)
+    with torch.no_grad(), autocast(expert.device):
         features = decode(expert.network, image, finest)
     return [feature[0].float().cpu().numpy() for feature in features]

@@ -8,7 +8,7 @@ So it is measured once, when an expert is converted.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import forward_ad
@@ -34,10 +34,10 @@ def token_centres(
 ) -> tuple[tuple[float, float, float], ...]:
     """Return the voxel at which token 0 of each decoder stage looks.
 
-    The centre of a token is the centroid of its squared gradient with respect to the image, averaged
-    over channels (each divided by its variance) and over the tokens in the middle of the patch.
-    With white noise v and position a, E[(J v)(J a v)] = Σ J² a, so that forward-mode derivatives
-    along v and a·v give all tokens at once (Hutchinson's estimator).
+    The centre of a token is the centroid of its squared gradient with respect to the image,
+    averaged over channels (each divided by its variance) and over the tokens in the middle of the
+    patch.  With white noise v and position a, E[(J v)(J a v)] = Σ J² a, so that forward-mode
+    derivatives along v and a·v give all tokens at once (Hutchinson's estimator).
 
     Parameters
     ----------
@@ -121,12 +121,12 @@ def _fixed_statistics(network: nn.Module) -> Iterator[None]:
     towards the window's middle.
     """
 
-    def normalise(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+    def normalise(layer: Any, inputs: tuple[Tensor], _: Tensor) -> Tensor:
         x = inputs[0]
         fixed = forward_ad.unpack_dual(x).primal
         mean = fixed.mean(dim=(2, 3, 4), keepdim=True)
         deviation = (fixed.var(dim=(2, 3, 4), keepdim=True, correction=0) + layer.eps).sqrt()
-        result = (x - mean) / deviation
+        result: Tensor = (x - mean) / deviation
         if layer.affine:
             result = result * layer.weight[:, None, None, None] + layer.bias[:, None, None, None]
         return result

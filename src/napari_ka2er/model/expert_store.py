@@ -141,4 +141,4 @@ def _create(
 
 
 def _allocate(path: Path, dtype: type, shape: Sequence[int]) -> None:
-    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))  # type: ignore[no-untyped-call]
+    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))

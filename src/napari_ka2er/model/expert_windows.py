@@ -1,4 +1,4 @@
-"""Where an expert's windows lie: its working grid on a volume, and cores with halos on that grid."""
+"""Where an expert's windows lie: its working grid on a volume, and cores with halos on it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class WorkingGrid:
     @property
     def spacing(self) -> NDArray[np.float64]:
         """Distance of working voxels in mm, along the expert's axes."""
-        return np.array(self.geometry.spacing)[list(self.transpose)] / self.scale
+        spacing: NDArray[np.float64] = np.array(self.geometry.spacing)[list(self.transpose)]
+        mm: NDArray[np.float64] = spacing / self.scale
+        return mm
 
     @property
     def from_world(self) -> NDArray[np.float64]:
