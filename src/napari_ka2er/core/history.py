@@ -1,0 +1,146 @@
+"""Steps that can be taken back, and what an object's prompts contributed to the mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_ka2er.core.actions import Change, Edit
+from napari_ka2er.core.edits import overlap, union, within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.edits import Labels, Region
+
+MINIMUM_STEPS = 50
+Step = list[Change]
+
+
+class History:
+    """Steps done and undone.
+
+    Parameters
+    ----------
+    limit_bytes : int
+        Memory for packed boxes.  Beyond it the oldest steps can no longer be taken back, but never
+        less than the last 50.  Boxes that lie in a session's log take none.
+    """
+
+    def __init__(self, limit_bytes: int = 1 << 28) -> None:
+        self._limit_bytes = limit_bytes
+        self._done: list[Step] = []
+        self._undone: list[Step] = []
+        self.is_complete = True
+
+    @property
+    def n_done(self) -> int:
+        """Number of steps that can be taken back."""
+        return len(self._done)
+
+    @property
+    def n_undone(self) -> int:
+        """Number of steps that can be made again."""
+        return len(self._undone)
+
+    @property
+    def last(self) -> Change | None:
+        """The newest change, or None at the start."""
+        return self._done[-1][-1] if self._done else None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that packed boxes take."""
+        steps = (change for step in (*self._done, *self._undone) for change in step)
+        return sum(c.delta.packed.held_bytes for c in steps if isinstance(c, Edit))
+
+    def push(self, change: Change) -> None:
+        """Add a change, as a step of its own or to the last one, and forget what was undone."""
+        self._undone.clear()
+        if change.joins and self._done:
+            self._done[-1].append(change)
+        else:
+            self._done.append([change])
+        while len(self._done) > MINIMUM_STEPS and self.held_bytes > self._limit_bytes:
+            self._done.pop(0)
+            self.is_complete = False
+
+    def undo(self) -> Step:
+        """Move the last step to those undone and return it; there must be one."""
+        self._undone.append(self._done.pop())
+        return self._undone[-1]
+
+    def redo(self) -> Step:
+        """Move the last undone step back and return it; there must be one."""
+        self._done.append(self._undone.pop())
+        return self._done[-1]
+
+    def newest_first(self) -> Iterator[Change]:
+        """Yield the changes that are done, the newest first."""
+        return (change for step in reversed(self._done) for change in reversed(step))
+
+
+def toggle(mask: Labels, edit: Edit) -> None:
+    """Make an edit, or take it back, in place."""
+    for region, values in edit.delta.slabs():
+        part = mask[region]
+        np.bitwise_xor(part, values.astype(mask.dtype, copy=False), out=part)
+
+
+def contribution(
+    mask: Labels, newest_first: Iterable[Change], object_number: int
+) -> tuple[Region, NDArray[np.bool_], Labels] | None:
+    """Return what an object's prompts last wrote, and what is there without it.
+
+    Voxels that something else has written since, such as the brush, are not the object's any more.
+
+    Parameters
+    ----------
+    mask : ndarray of unsigned int, shape (Z, Y, X)
+        The present labels.
+    newest_first : iterable of Change
+        The history.
+    object_number : int
+        The object.
+
+    Returns
+    -------
+    region : tuple of slice
+        The box around all its edits.
+    own : ndarray of bool
+        The voxels in the box that the object wrote last.
+    without : ndarray of unsigned int
+        The labels in the box before it did.
+    """
+    edits = [change for change in newest_first if isinstance(change, Edit)]
+    regions = [edit.delta.region for edit in edits if edit.object_number == object_number]
+    if not regions:
+        return None
+    box = regions[0]
+    for region in regions[1:]:
+        box = union(box, region)
+    without = mask[box].copy()
+    closed = np.zeros(without.shape, np.bool_)
+    own = np.zeros(without.shape, np.bool_)
+    for edit in edits:
+        for part, values in _parts(edit, box):
+            changed = (values != 0) & ~closed[part]
+            if edit.object_number == object_number:
+                without[part] ^= np.where(changed, values, 0).astype(mask.dtype)
+                own[part] |= changed
+            else:
+                closed[part] |= changed
+    return box, own, without
+
+
+def _parts(edit: Edit, box: Region) -> Iterator[tuple[Region, Labels]]:
+    """Yield where in `box` an edit lies (counted from its start), and its exclusive-or there."""
+    if overlap(edit.delta.region, box) is None:
+        return
+    for region, values in edit.delta.slabs():
+        shared = overlap(region, box)
+        if shared is not None:
+            yield within(shared, box), values[within(shared, region)]

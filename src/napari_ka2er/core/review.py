@@ -1,0 +1,80 @@
+"""What somebody has looked at: the status of each label and the reviewed region of a volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ka2er.core.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Slices = frozenset[int]
+
+
+class Status(StrEnum):
+    """How far the work on a label is."""
+
+    NOT_STARTED = "not started"
+    IN_PROGRESS = "in progress"
+    DONE = "done"
+    FLAGGED = "flagged"
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """The part of a volume whose labels somebody vouches for.
+
+    Parameters
+    ----------
+    whole : bool
+        The whole volume was reviewed.
+    slices : tuple of three frozenset of int
+        The reviewed slices across axis Z, Y and X, by index.
+    """
+
+    whole: bool = False
+    slices: tuple[Slices, Slices, Slices] = (frozenset(), frozenset(), frozenset())
+
+    def with_slice(self, axis: int, index: int, reviewed: bool = True) -> Reviewed:
+        """Return this region with one slice added or taken away."""
+        slices = list(self.slices)
+        slices[axis] = slices[axis] | {index} if reviewed else slices[axis] - {index}
+        return Reviewed(self.whole, (slices[0], slices[1], slices[2]))
+
+    def is_whole(self, shape: tuple[int, int, int]) -> bool:
+        """Return whether no voxel of a volume of this shape was left out."""
+        return self.whole or any(len(s) == n for s, n in zip(self.slices, shape, strict=True))
+
+    def is_empty(self) -> bool:
+        """Return whether nothing was reviewed."""
+        return not self.whole and not any(self.slices)
+
+    def mask(self, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+        """Return where a volume of this shape was reviewed, shape (Z, Y, X)."""
+        mask = np.full(shape, self.whole, np.bool_)
+        for axis, indices in enumerate(self.slices):
+            selection = [slice(None)] * 3
+            for index in indices:
+                selection[axis] = slice(index, index + 1)
+                mask[tuple(selection)] = True
+        return mask
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data that `from_json` takes back."""
+        return {"whole": self.whole, "slices": [sorted(indices) for indices in self.slices]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Reviewed:
+        """Build a region from what `to_json` returned."""
+        try:
+            z, y, x = (frozenset(int(i) for i in indices) for indices in data["slices"])
+            return cls(bool(data["whole"]), (z, y, x))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                "a reviewed region with whole and slices of three axes", f"{data}"
+            ) from error

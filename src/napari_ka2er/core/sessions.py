@@ -1,0 +1,161 @@
+"""Sessions on disk: begin, continue, replay and find them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.log import HEADER, SessionLog, read_header
+from napari_ka2er.core.records import read_records
+from napari_ka2er.core.session import Session
+from napari_ka2er.core.task import Task
+from napari_ka2er.core.volume import Geometry, Volume
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """What to tell about a session that could be continued.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is.
+    volume_name, volume_digest : str
+        What it is about.
+    task : str
+        Name of its task.
+    n_actions : int
+        Number of committed actions.
+    time_s : float
+        When the last of them happened, in seconds since 1970; 0 if there is none.
+    is_open : bool
+        Whether some process has it open now.
+    """
+
+    folder: Path
+    volume_name: str
+    volume_digest: str
+    task: str
+    n_actions: int
+    time_s: float
+    is_open: bool
+
+
+def create_session(
+    folder: Path, volume: Volume, task: Task, *, source: Path | None = None, digest: str = ""
+) -> Session:
+    """Begin a session whose every action is committed to a new folder.
+
+    Parameters
+    ----------
+    folder : Path
+        A new or empty folder.
+    volume : Volume
+        What is segmented.
+    task : Task
+        The labels to begin with.
+    source : Path, optional
+        The file the volume was read from; `ka2er replay` copies its header.
+    digest : str, optional
+        ``volume.digest()``, if it is known already: computing it takes a moment.
+    """
+    about = {
+        "name": volume.name,
+        "digest": digest or volume.digest(),
+        "shape": volume.shape,
+        "affine": volume.affine.tolist(),
+        "source": str(source.resolve()) if source else None,
+    }
+    log = SessionLog.create(folder, {"volume": about, "task": task.to_json()})
+    return Session(volume, task, log)
+
+
+def restore_session(folder: Path, volume: Volume) -> Session:
+    """Continue a session with all its committed actions, on the volume it is about.
+
+    Raises
+    ------
+    UserError
+        If it is about another volume, is open elsewhere, or its header is damaged.
+    """
+    geometry, task, about = _read_about(folder)
+    if not geometry.is_close(volume.geometry) or about["digest"] != volume.digest():
+        raise UserError(
+            f"volume {about['name']}, which session {folder.name} is about",
+            f"{volume.name} of shape {volume.shape}",
+            "open that volume first",
+        )
+    return Session(volume, task, SessionLog(folder))
+
+
+def replay(folder: Path) -> Session:
+    """Return a session as its log tells it, without the volume's voxels and without writing.
+
+    The volume of the returned session has the geometry of the original and zeros for voxels.
+    """
+    geometry, task, about = _read_about(folder)
+    empty = np.broadcast_to(np.zeros((), np.uint8), geometry.shape)
+    session = Session(Volume(empty, geometry.affine, name=about["name"]), task)
+    for record in read_records(folder):
+        session.state.apply(record)
+    return session
+
+
+def source_of(folder: Path) -> Path | None:
+    """Return the file that a session's volume was read from, if it was told and still exists."""
+    source = _read_about(folder)[2]["source"]
+    return Path(source) if source and Path(source).exists() else None
+
+
+def find_sessions(parent: Path) -> list[SessionSummary]:
+    """Return the sessions in the folders of `parent`, newest first, damaged ones left out."""
+    found = []
+    for header in parent.glob(f"*/{HEADER}") if parent.is_dir() else ():
+        try:
+            found.append(summarise_session(header.parent))
+        except UserError:
+            continue
+    return sorted(found, key=lambda summary: -summary.time_s)
+
+
+def summarise_session(folder: Path) -> SessionSummary:
+    """Return what to tell about one session; raises `UserError` if there is none."""
+    _, task, about = _read_about(folder)
+    n_actions, time_s = 0, 0.0
+    for record in read_records(folder):
+        n_actions, time_s = n_actions + 1, record.time_s
+    return SessionSummary(
+        folder=folder,
+        volume_name=about["name"],
+        volume_digest=about["digest"],
+        task=task.name,
+        n_actions=n_actions,
+        time_s=time_s,
+        is_open=_is_open(folder),
+    )
+
+
+def _is_open(folder: Path) -> bool:
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _read_about(folder: Path) -> tuple[Geometry, Task, dict[str, Any]]:
+    """Return the geometry, the task and what else the header tells about the volume."""
+    header = read_header(folder)
+    try:
+        about = dict(header["volume"])
+        z, y, x = (int(n) for n in about["shape"])
+        about = {"name": "volume", "digest": "", "source": None, **about}
+        return Geometry((z, y, x), np.array(about["affine"])), Task.from_json(header["task"]), about
+    except (KeyError, TypeError, ValueError) as error:
+        got = f"{folder / HEADER}: {error}"
+        raise UserError("a session's header with volume and task", got) from error

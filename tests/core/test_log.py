@@ -1,0 +1,316 @@
+"""The log of a session: what a crash leaves, and what is read of it."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.prompts import Point
+from napari_ka2er.core.records import ACTIONS, BOXES, read_records
+from napari_ka2er.core.session import Session
+from napari_ka2er.core.sessions import (
+    create_session,
+    find_sessions,
+    replay,
+    restore_session,
+    source_of,
+)
+from napari_ka2er.core.task import Label, Task
+from napari_ka2er.core.volume import Volume
+
+TASK = Task("organs", (Label(1, "liver"), Label(2, "spleen"), Label(3, "vessel")))
+SHAPE = (4, 6, 8)
+MANY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def new_volume():
+    data = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    return Volume(data, np.diag([2.5, 1.0, 0.5, 1.0]), name="case 7")
+
+
+def state_of(session):
+    """All that must come back, bit for bit."""
+    s = session.state
+    return (
+        s.mask.dtype.name,
+        s.mask.tobytes(),
+        {o: p for o, p in s.prompts.items() if p},
+        dict(s.objects),
+        dict(s.statuses),
+        s.locked,
+        s.reviewed,
+        s.task,
+        s.student,
+        s.history.n_done,
+        s.history.n_undone,
+        s.active_s,
+    )
+
+
+def act(session, seed, n_actions):
+    """Do random things that are one or more actions each; yield after each."""
+    rng = random.Random(seed)
+    for _ in range(n_actions):
+        low = [rng.randrange(n) for n in SHAPE]
+        region = tuple(slice(a, rng.randint(a + 1, n)) for a, n in zip(low, SHAPE, strict=True))
+        choice = rng.random()
+        if choice < 0.5:
+            values = np.full(session.mask[region].shape, rng.randrange(4))
+            session.write(region, values, "brush", {"radius_mm": 2.0})
+        elif choice < 0.7:
+            number = session.add_object(rng.randint(1, 3), rng.random() < 0.5)
+            session.add_prompt(number, Point((low[0] * 2.5, low[1] * 1.0, low[2] * 0.5)))
+            request = session.request(number)
+            session.apply_result(request, region, np.ones(session.mask[region].shape, bool))
+        elif choice < 0.85:
+            rng.choice([session.undo, session.redo])()
+        else:
+            session.review_slice(0, low[0])
+        yield
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A session's folder after 40 random deeds, and the state after each of its actions."""
+    folder = tmp_path_factory.mktemp("sessions") / "one"
+    session = create_session(folder, new_volume(), TASK)
+    session.set_student("v0003", "sparse")
+    session.set_label(Label(400, "rib"))
+    for _ in act(session, 7, 40):
+        pass
+    session.close()
+    states, twin = [state_of(Session(new_volume(), TASK))], Session(new_volume(), TASK)
+    for record in read_records(folder):
+        twin.state.apply(record)
+        states.append(state_of(twin))
+    assert states[-1] == state_of(session)
+    return folder, states
+
+
+def copy_of(recorded, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cut") / "one"
+    shutil.copytree(recorded[0], folder)
+    return folder
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+@pytest.mark.parametrize("file", [ACTIONS, BOXES])
+def test_truncated_at_any_byte_it_restores_the_actions_before(
+    recorded, tmp_path_factory, file, data
+):
+    folder, states = copy_of(recorded, tmp_path_factory), recorded[1]
+    size = (folder / file).stat().st_size
+    os.truncate(folder / file, data.draw(st.integers(0, size)))
+
+    restored = restore_session(folder, new_volume())
+
+    n_actions = restored._log.n_actions
+    assert state_of(restored) == states[n_actions]
+    if file == ACTIONS:
+        assert n_actions == (folder / file).read_bytes().count(b"\n")
+    # and it goes on from there
+    restored.review_volume()
+    restored.write(
+        (slice(0, 1),) * 3, np.array([[[3 - int(restored.mask[0, 0, 0] == 3)]]]), "brush"
+    )
+    restored.close()
+    assert state_of(replay(folder)) == state_of(restored)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+@pytest.mark.parametrize("file", [ACTIONS, BOXES])
+def test_a_flipped_byte_ends_the_log_before_it_and_nothing_is_thrown_away(
+    recorded, tmp_path_factory, file, data
+):
+    folder, states = copy_of(recorded, tmp_path_factory), recorded[1]
+    content = bytearray((folder / file).read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= data.draw(st.integers(1, 255))
+    (folder / file).write_bytes(content)
+
+    restored = restore_session(folder, new_volume())
+    restored.close()
+
+    n_actions = restored._log.n_actions
+    assert n_actions < len(states) - 1
+    assert state_of(restored) == states[n_actions]
+    kept = b"".join(p.read_bytes() for p in folder.glob("damaged-*"))
+    if file == ACTIONS and n_actions < len(states) - 2:
+        assert (folder / ACTIONS).read_bytes() + kept == bytes(content)
+
+
+WORKER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_log import TASK, act, new_volume
+from napari_ka2er.core.sessions import create_session
+session = create_session(Path(sys.argv[1]), new_volume(), TASK)
+for _ in act(session, int(sys.argv[2]), 10**6):
+    sys.stdout.write(str(session._log.n_actions) + chr(10))
+    sys.stdout.flush()
+"""
+
+
+class EnoughError(Exception):
+    pass
+
+
+class BriefSession(Session):
+    """A session in memory that stops after so many actions."""
+
+    n_left = 0
+
+    def _commit(self, action):
+        if not self.n_left:
+            raise EnoughError
+        self.n_left -= 1
+        super()._commit(action)
+
+
+def twin_of(seed, n_actions):
+    """The session that does what the killed one did, up to the same action."""
+    twin = BriefSession(new_volume(), TASK)
+    twin.n_left = n_actions
+    with pytest.raises(EnoughError):
+        for _ in act(twin, seed, 10**6):
+            pass
+    return twin
+
+
+@pytest.mark.parametrize("n_moments", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments_loses_no_committed_action(tmp_path, n_moments):
+    code = WORKER.format(tests=os.path.dirname(__file__))
+    rng = random.Random(n_moments)
+    for moment in range(n_moments):
+        folder = tmp_path / f"session{moment}"
+        command = [sys.executable, "-c", code, str(folder), str(moment)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        first = process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.3))
+        os.kill(process.pid, signal.SIGKILL)
+        told = [first, *process.stdout.read().splitlines(keepends=True)]
+        process.stdout.close()
+        process.wait()
+        n_told = max(int(line) for line in told if line.endswith(b"\n"))
+
+        restored = restore_session(folder, new_volume())
+
+        n_actions = restored._log.n_actions
+        assert n_told <= n_actions  # what was told as done is there
+        assert state_of(restored)[:-1] == state_of(twin_of(moment, n_actions))[:-1]  # but the clock
+        restored.close()
+
+
+def test_an_action_is_on_disk_before_anybody_hears_of_it(tmp_path):
+    session = create_session(tmp_path / "s", new_volume(), TASK)
+    seen = []
+    session.changed.connect(lambda _: seen.append(int(replay(tmp_path / "s").mask.sum())))
+    session.write((slice(0, 1), slice(0, 2), slice(0, 2)), np.full((1, 2, 2), 3), "brush")
+    session.undo()
+    assert seen == [12, 0]
+
+
+def test_undo_reads_boxes_from_disk_and_holds_none_in_memory(tmp_path):
+    session = create_session(tmp_path / "s", new_volume(), TASK)
+    for value in (1, 2, 3):
+        session.write((slice(0, 4),) * 3, np.full((4, 4, 4), value), "brush")
+    assert session.state.history.held_bytes == 0
+    session.undo()
+    assert (session.mask[:, :4, :4] == 2).all()
+
+
+def sizes_in(folder):
+    return [path.stat().st_size for path in sorted(folder.iterdir())]
+
+
+def test_a_full_disk_leaves_the_session_as_it_was(tmp_path, monkeypatch):
+    session = create_session(tmp_path / "s", new_volume(), TASK)
+    session.write((slice(0, 1),) * 3, np.array([[[1]]]), "brush")
+    before, sizes = (
+        state_of(session),
+        [p.stat().st_size for p in sorted((tmp_path / "s").iterdir())],
+    )
+
+    def write_half(descriptor, data):
+        if len(data) > 1:
+            return real(descriptor, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    real = os.write
+    monkeypatch.setattr("os.write", write_half)
+    with pytest.raises(UserError, match="free disk space"):
+        session.write((slice(0, 2),) * 3, np.full((2, 2, 2), 2), "brush")
+    monkeypatch.undo()
+
+    assert state_of(session) == before
+    assert sizes_in(tmp_path / "s") == sizes
+    session.write((slice(0, 2),) * 3, np.full((2, 2, 2), 2), "brush")
+    assert state_of(replay(tmp_path / "s")) == state_of(session)
+
+
+def test_one_session_cannot_be_open_twice(tmp_path):
+    session = create_session(tmp_path / "s", new_volume(), TASK)
+    with pytest.raises(UserError, match="other window"):
+        restore_session(tmp_path / "s", new_volume())
+    (summary,) = find_sessions(tmp_path)
+    assert summary.is_open
+    session.close()
+    restore_session(tmp_path / "s", new_volume()).close()
+    assert not find_sessions(tmp_path)[0].is_open
+
+
+def test_a_session_is_not_continued_on_another_volume(tmp_path):
+    create_session(tmp_path / "s", new_volume(), TASK).close()
+    other = Volume(np.zeros(SHAPE), new_volume().affine, name="other")
+    with pytest.raises(UserError, match="case 7"):
+        restore_session(tmp_path / "s", other)
+
+
+def test_sessions_are_found_newest_first_and_damaged_ones_left_out(tmp_path):
+    for name, n_writes in (("a", 1), ("b", 2)):
+        session = create_session(tmp_path / name, new_volume(), TASK, source=tmp_path)
+        for value in range(n_writes):
+            session.write((slice(0, 1),) * 3, np.array([[[value + 1]]]), "brush")
+        session.close()
+    create_session(tmp_path / "c", new_volume(), TASK).close()
+    (tmp_path / "c" / "session.json").write_text("{")
+    found = find_sessions(tmp_path)
+    assert [(s.folder.name, s.n_actions, s.task) for s in found] == [
+        ("b", 2, "organs"),
+        ("a", 1, "organs"),
+    ]
+    assert found[0].volume_digest == new_volume().digest()
+    assert source_of(tmp_path / "a") == tmp_path
+    assert find_sessions(tmp_path / "nowhere") == []
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    create_session(tmp_path / "s", new_volume(), TASK).close()
+    header = json.loads((tmp_path / "s" / "session.json").read_text())
+    (tmp_path / "s" / "session.json").write_text(json.dumps({**header, "version": 99}))
+    with pytest.raises(UserError, match="update napari-ka2er"):
+        replay(tmp_path / "s")
+
+
+def test_a_folder_with_something_in_it_is_not_used(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="empty or new folder"):
+        create_session(tmp_path / "s", new_volume(), TASK)
