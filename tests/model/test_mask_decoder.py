@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_ka2er.model.mask_decoder import LIMIT, MaskDecoder, squash
+from napari_ka2er.model.prompt_maps import N_MAPS
+
+SHAPE = (40, 48, 56)
+
+
+@pytest.fixture
+def decoder() -> MaskDecoder:
+    torch.manual_seed(0)
+    return MaskDecoder(24, 8, 4, box=16).eval()
+
+
+def scene(batch_size: int = 2, shape: tuple[int, int, int] = SHAPE) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+
+    def random(*size):
+        return torch.randn(*size, generator=generator)
+
+    middle = torch.tensor([[n // 2 for n in shape]] * 2, dtype=torch.float32)
+    return {
+        "gold": random(batch_size, 24, *(n // 8 for n in shape)),
+        "dense_embedding": random(batch_size, 8, *(n // 2 for n in shape)),
+        "image": random(batch_size, 1, *shape),
+        "previous": 5 * random(batch_size, 1, *shape),
+        "previous_known": torch.ones(batch_size, dtype=torch.bool),
+        "sparse": random(batch_size, 3, 24),
+        "class_token": random(batch_size, 24),
+        "maps": random(batch_size, N_MAPS, *shape).sigmoid(),
+        "focus": middle.expand(batch_size, 2, 3).clone(),
+    }
+
+
+def awaken(decoder: MaskDecoder) -> MaskDecoder:
+    """Give the zero-initialised head weights, so that there is a change to look at."""
+    torch.nn.init.normal_(decoder.refinement.head.weight)
+    return decoder
+
+
+def test_an_untrained_decoder_returns_the_previous_mask(decoder):
+    inputs = scene()
+    logits, predicted = decoder(**inputs)
+    torch.testing.assert_close(logits, squash(inputs["previous"]))
+    torch.testing.assert_close(logits > 0, inputs["previous"] > 0)
+    assert predicted.shape == (2,)
+    assert ((predicted > 0) & (predicted < 1)).all()
+
+
+def test_without_a_previous_mask_the_kernel_decides_and_previous_is_ignored(decoder):
+    inputs = scene()
+    inputs["previous_known"] = torch.tensor([True, False])
+    logits, _ = awaken(decoder)(**inputs)
+    inputs["previous"] = inputs["previous"] + torch.tensor([0.0, 3.0])[:, None, None, None, None]
+    again, _ = decoder(**inputs)
+    torch.testing.assert_close(logits, again)
+    inputs["dense_embedding"] = -inputs["dense_embedding"]
+    other, _ = decoder(**inputs)
+    outside = (0, 0, 0)  # of the box
+    torch.testing.assert_close(logits[0, 0][outside], other[0, 0][outside])
+    assert (logits[1] - other[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("corner", [(0.0, 0.0, 0.0), (39.0, 47.0, 55.0), (20.0, 9.0, 30.0)])
+def test_only_the_box_around_the_newest_prompt_changes(decoder, corner):
+    inputs = scene(1)
+    inputs["focus"][:] = torch.tensor(corner)
+    logits, _ = awaken(decoder)(**inputs)
+    changed = torch.nonzero((logits != squash(inputs["previous"]))[0, 0])
+    low, high = changed.amin(0), changed.amax(0)
+    assert (high - low + 1 <= 24).all()  # a margin of 16 voxels around the prompt, in eights
+    assert ((low <= torch.tensor(corner)) & (torch.tensor(corner) <= high)).all()
+
+
+def test_the_box_grows_with_a_long_prompt(decoder):
+    inputs = scene(1)
+    inputs["focus"][0] = torch.tensor([[5.0, 5.0, 3.0], [6.0, 6.0, 50.0]])
+    logits, _ = awaken(decoder)(**inputs)
+    changed = (logits != squash(inputs["previous"]))[0, 0]
+    assert changed[5, 5].all()
+
+
+def test_items_of_a_batch_have_boxes_of_their_own(decoder):
+    awaken(decoder)
+    inputs = scene(2)
+    inputs["focus"][1] += 4
+    together, dice = decoder(**inputs)
+    for item in range(2):
+        alone, own = decoder(**{name: value[item : item + 1] for name, value in inputs.items()})
+        torch.testing.assert_close(together[item], alone[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(dice[item], own[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_roi_smaller_than_the_box_is_refined_whole():
+    torch.manual_seed(0)
+    decoder = awaken(MaskDecoder(24, 8, 4))
+    inputs = scene(1, (32, 16, 24))
+    logits, _ = decoder(**inputs)
+    assert (logits != squash(inputs["previous"])).float().mean() > 0.99
+
+
+def test_there_may_be_no_prompt_token(decoder):
+    inputs = scene()
+    inputs["sparse"] = inputs["sparse"][:, :0]
+    logits, _ = decoder(**inputs)
+    assert logits.shape == (2, 1, *SHAPE)
+
+
+def test_every_part_learns(decoder):
+    inputs = scene()
+    inputs["previous_known"] = torch.tensor([True, False])
+    logits, predicted = awaken(decoder)(**inputs)
+    (logits.square().mean() + predicted.mean()).backward()
+    missing = [n for n, p in decoder.named_parameters() if p.grad is None or not p.grad.any()]
+    # MONAI's attention has key biases, which a softmax cannot see, and an unread last key norm.
+    missing = [n for n in missing if not n.endswith("k_proj.bias")]
+    assert not [n for n in missing if not n.startswith("transformer.layers.1.")], missing
+
+
+def test_certain_logits_stay_within_reach():
+    logits = squash(torch.tensor([-1e4, -1.0, 0.0, 1.0, 1e4]))
+    assert logits.abs().max() <= LIMIT
+    assert torch.equal(logits.sign(), torch.tensor([-1.0, -1.0, 0.0, 1.0, 1.0]))
+
+
+def test_the_tiny_decoder_is_small():
+    decoder = MaskDecoder(48, 32, 4)
+    assert sum(p.numel() for p in decoder.parameters()) < 600_000
