@@ -14,7 +14,6 @@ import torch
 
 from napari_ka2er.core.io import read_labels, read_volume
 from napari_ka2er.core.resampling import grid_of, resample, resample_one_hot, student_image
-from napari_ka2er.core.volume import Geometry, Volume
 from napari_ka2er.model.alignment import WindowFeatures, align, align_window
 from napari_ka2er.model.config import STRIDES
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_ka2er.core.volume import Geometry, Volume
     from napari_ka2er.model.config import StudentConfig, TaskEntry
     from napari_ka2er.model.experts import Expert
 
@@ -173,8 +173,9 @@ def _stored(path: Path, grid: Geometry, make: Any) -> StoredMap:
         half_done = path.with_suffix(".part.npy")
         np.save(half_done, make().astype(np.float16))
         os.replace(half_done, path)
-    edges = np.array([[-0.5] * 3, np.array(grid.shape) - 0.5])
-    return StoredMap(np.load(path, mmap_mode="r"), np.linalg.inv(grid.affine), edges)
+    edges = np.array([[-0.5] * 3, np.array(grid.shape) - 0.5], dtype=np.float64)
+    to_index = np.linalg.inv(grid.affine).astype(np.float64)
+    return StoredMap(np.load(path, mmap_mode="r"), to_index, edges)
 
 
 def _image(volume: Volume, grid: Geometry) -> NDArray[np.float32]:
@@ -209,7 +210,7 @@ def _view(expert: Expert, volume: Volume, entry: TaskEntry, cache: Path) -> tupl
         view.fill()
         maps = [
             {
-                "file": str(Path(m.data.filename).relative_to(cache)),
+                "file": _file(m.data, cache),
                 "from_world": m.from_world.tolist(),
                 "field": m.field.tolist(),
             }
@@ -226,6 +227,11 @@ def _view(expert: Expert, volume: Volume, entry: TaskEntry, cache: Path) -> tupl
         )
         for m in json.loads(index.read_text())
     )
+
+
+def _file(data: NDArray[Any], cache: Path) -> str:
+    assert isinstance(data, np.memmap)  # as `look` was given a cache folder
+    return str(Path(str(data.filename)).relative_to(cache))
 
 
 def _focus(target: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:

@@ -113,7 +113,7 @@ def train(
     out : Path
         Folder for ``checkpoint.pt``, ``scalars.jsonl`` and TensorBoard's files.
     resume : bool
-        Go on from the checkpoint in `out`, if there is one, with the same numbers as an unbroken run.
+        Go on from the checkpoint in `out`, if there is one; same numbers as an unbroken run.
     device : str or torch.device
         Where to train; in a distributed run each process has its own.
     progress : callable, optional
@@ -188,7 +188,7 @@ class _Run:
         for i, (number, sample) in enumerate(samples):
             torch.manual_seed((self.schedule.seed * 1_000_003 + step) * 1009 + number)
             last = i == len(samples) - 1
-            gather = contextlib.nullcontext() if last or self.world == 1 else self.wrapped.no_sync()
+            gather = contextlib.nullcontext() if last or self.world == 1 else self.wrapped.no_sync()  # type: ignore[operator]
             with gather, self._autocast():
                 terms = self.work.loss(self.wrapped, sample, step)
                 (terms["loss"] / len(samples)).backward()

@@ -67,8 +67,8 @@ PRESETS = {
     ),
     "base": StudentPreset(
         "base", 48, 7, 128, 8, 32, 32, False, 96**3, 96,
-        Schedule(steps=60_000, batch=4, learning_rate=2e-4, warm_up=2000, weight_decay=1e-5, ema=0.999, checkpoint_every=500),
-        Schedule(steps=20_000, batch=4, learning_rate=4e-4, warm_up=500, ema=0.999, checkpoint_every=500),
+        Schedule(60_000, 4, 2e-4, 2000, weight_decay=1e-5, ema=0.999, checkpoint_every=500),
+        Schedule(20_000, 4, 4e-4, 500, ema=0.999, checkpoint_every=500),
     ),
 }  # fmt: skip
 
@@ -117,8 +117,8 @@ def window_for(size: Sequence[float], limits: StudentPreset) -> tuple[int, int, 
 def expert_entry(expert: Expert, spacing_mm: Triple) -> ExpertEntry:
     """Return how an expert enters a student that sees the expert's task at a spacing.
 
-    For each of the student's strides, the stage whose tokens are most nearly as far apart.  The choice
-    holds for volumes of all tasks, as the number of channels must not change.
+    For each of the student's strides, the stage whose tokens are most nearly as far apart.  The
+    choice holds for volumes of all tasks, as the number of channels must not change.
     """
     pitches = [float(np.prod(expert.spacing_mm) * np.prod(s)) ** (1 / 3) for s in expert.strides]
     grid = float(np.prod(spacing_mm)) ** (1 / 3)

@@ -1,4 +1,4 @@
-"""The student: foundation, amalgamation, gold features, prompt encoder and mask decoder in one network."""
+"""The student: foundation, amalgamation, prompt encoder and mask decoder in one network."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ class Encoded:
     gold: Tensor
     dense: Tensor
     logits: Tensor
+    weights: Tensor
+    coarse: dict[int, CoarseResult]
+
+
+@dataclass(slots=True)
+class Trunk:
+    """The decoder's stages by stride, the weights, and what the coarse levels returned."""
+
+    decoded: dict[int, Tensor]
     weights: Tensor
     coarse: dict[int, CoarseResult]
 
@@ -110,15 +119,21 @@ class Student(nn.Module):
         noise : float
             Deviation of the noise on experts' standardised tokens (training).
         """
+        return self.finish(self.trunk(image, features, noise))
+
+    def trunk(
+        self, image: Tensor, features: WindowFeatures | None = None, noise: float = 0.0
+    ) -> Trunk:
+        """Return what `encode` computes before its last projections; see there."""
         stages = self.foundation.stages(image)
         coarse = self._amalgamate(stages, features, noise)
         pooled = [result.weights for result in coarse.values()]
-        target = tuple(n // 8 for n in image.shape[2:])
         prior = coarse[COARSE_STRIDES[-1]].weights if coarse else None
 
         def amend(stride: int, stage: Tensor) -> Tensor:
             if features is None or str(stride) not in self.fine:
                 return stage
+            merged: Tensor
             merged, weights = self.fine[str(stride)](
                 stage, features.levels[stride], features.masks[stride], features.state, prior
             )
@@ -126,12 +141,16 @@ class Student(nn.Module):
             return merged
 
         decoded = self.foundation.decode(image, stages, amend)
+        return Trunk(decoded, _mean_weights(pooled, image), coarse)
+
+    def finish(self, trunk: Trunk) -> Encoded:
+        """Return gold features, dense embedding and the automatic result of a trunk."""
         return Encoded(
-            gold=self.to_gold(decoded[8]),
-            dense=self.to_dense(decoded[2]),
-            logits=self.foundation.head(decoded[1]),
-            weights=_mean_weights(pooled, target, image),
-            coarse=coarse,
+            gold=self.to_gold(trunk.decoded[8]),
+            dense=self.to_dense(trunk.decoded[2]),
+            logits=self.foundation.head(trunk.decoded[1]),
+            weights=trunk.weights,
+            coarse=trunk.coarse,
         )
 
     def _amalgamate(
@@ -159,9 +178,8 @@ class Student(nn.Module):
         They come from hallucinated tokens alone; sparse mode runs the experts that they favour.
         """
         stages = self.foundation.stages(image)
-        target = tuple(n // 8 for n in image.shape[2:])
         results = self._amalgamate(stages, None, 0.0)
-        return _mean_weights([r.weights for r in results.values()], target, image)
+        return _mean_weights([r.weights for r in results.values()], image)
 
     def decode(
         self,
@@ -229,7 +247,9 @@ class Student(nn.Module):
         }
 
 
-def _mean_weights(weights: list[Tensor], target: tuple[int, ...], image: Tensor) -> Tensor:
+def _mean_weights(weights: list[Tensor], image: Tensor) -> Tensor:
+    z, y, x = (n // 8 for n in image.shape[2:])
+    target = (z, y, x)
     if not weights:
         return image.new_ones(image.shape[0], 1, *target)
     resized = [

@@ -1,9 +1,50 @@
-"""The `amalgamate` commands."""
+"""The `amalgamate` command."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.cli import add_command, add_device
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def add(commands: Any) -> None:
     """Add the commands of this group."""
+    command = add_command(
+        commands, "amalgamate", run_amalgamate, "amalgamate a workspace's experts into a student"
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="the workspace")
+    command.add_argument("--preset", default="tiny", help="tiny or base (default: %(default)s)")
+    command.add_argument("--task", action="append", default=[], help="only these; repeatable")
+    command.add_argument(
+        "--foundation", type=Path, metavar="FILE", help="pre-trained Swin weights, model_swinvit.pt"
+    )
+    command.add_argument("--steps", type=int, help="instead of the preset's")
+    command.add_argument("--click-steps", type=int, help="instead of the preset's")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--resume", action="store_true", help="go on where a broken run stopped")
+    add_device(command)
+
+
+def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
+    """Amalgamate."""
+    from ka2er_training.progress import progress_bar
+    from ka2er_training.students import AmalgamationPlan, amalgamate_workspace
+    from ka2er_training.workspace import Workspace
+    from napari_ka2er.model.device import resolve_device
+
+    plan = AmalgamationPlan(
+        preset=args.preset,
+        tasks=tuple(args.task),
+        foundation=args.foundation,
+        steps=args.steps,
+        click_steps=args.click_steps,
+        seed=args.seed,
+        device=str(resolve_device(args.device)),
+        resume=args.resume,
+    )
+    with progress_bar() as show:
+        return amalgamate_workspace(Workspace.open(args.folder), plan, progress=show)

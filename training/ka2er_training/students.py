@@ -1,0 +1,203 @@
+"""From a workspace's tasks and experts to its next student."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.amalgamate import Ingredients, Recipe, amalgamate, prepare_cases, recipe_for
+from ka2er_training.cases import Source
+from ka2er_training.click_work import train_clicks
+from ka2er_training.plan import preset
+from ka2er_training.registry import add_student, current, make_current
+from ka2er_training.workspace import read_json
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.model.experts import Expert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from ka2er_training.workspace import Workspace
+    from napari_ka2er.model.student import Student
+
+    Progress = Callable[[float, str], None]
+
+# Share of the progress bar that features and trunk take; clicks take the rest.
+_TRUNK = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class AmalgamationPlan:
+    """What `ka2er amalgamate` was asked for.
+
+    Parameters
+    ----------
+    preset : str
+        ``"tiny"`` or ``"base"``.
+    tasks : tuple of str
+        Which tasks take part; empty: all that have an expert.
+    foundation : Path or None
+        ``model_swinvit.pt``.
+    steps, click_steps : int or None
+        Instead of the preset's.
+    seed : int
+        Of everything random.
+    device : str
+        ``"cpu"``, ``"cuda"`` …
+    resume : bool
+        Go on where a broken run stopped.
+    task_strength : tuple of (str, float)
+        Factor on the augmentation's strength, for tasks with few volumes.
+    """
+
+    preset: str = "tiny"
+    tasks: tuple[str, ...] = ()
+    foundation: Path | None = None
+    steps: int | None = None
+    click_steps: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    resume: bool = False
+    task_strength: tuple[tuple[str, float], ...] = field(default=())
+
+
+def recipe_of(plan: AmalgamationPlan) -> Recipe:
+    """Return the recipe that a plan asks for."""
+    sizes = preset(plan.preset)
+    if plan.steps is not None:
+        schedule = dataclasses.replace(sizes.schedule, steps=plan.steps)
+        sizes = dataclasses.replace(sizes, schedule=schedule)
+    if plan.click_steps is not None:
+        clicks = dataclasses.replace(sizes.clicks, steps=plan.click_steps)
+        sizes = dataclasses.replace(sizes, clicks=clicks)
+    recipe = recipe_for(sizes, plan.seed, task_strength=plan.task_strength)
+    return dataclasses.replace(recipe, foundation=plan.foundation)
+
+
+def ingredients_of(workspace: Workspace, tasks: Sequence[str] = ()) -> Ingredients:
+    """Return the training volumes and experts of a workspace's tasks.
+
+    Raises
+    ------
+    UserError
+        If a task is unknown or has no expert, or there are none.
+    """
+    chosen = tuple(tasks) or tuple(
+        name for name in workspace.tasks if (workspace.expert_folder(name) / "expert.json").exists()
+    )
+    if not chosen:
+        remedy = "train one with ka2er expert train, or add one with ka2er expert add"
+        raise UserError(f"at least one expert in {workspace.folder}", "none", remedy)
+    records = {name: workspace.record(name) for name in chosen}
+    experts = [Expert.load(workspace.expert_folder(name)) for name in chosen]
+    sources = [source for name in chosen for source in sources_of(workspace, name)]
+    return Ingredients(
+        {name: (record.task, record.spacing_mm) for name, record in records.items()},
+        sources,
+        experts,
+    )
+
+
+def sources_of(workspace: Workspace, task: str) -> list[Source]:
+    """Return the training volumes of a task, labelled and unlabelled; never a hold-out case."""
+    labels = read_json(workspace.dataset_folder(task) / "dataset.json")["labels"]
+    ignore = labels.get("ignore")
+    cases = workspace.training_cases(task) + workspace.unlabelled_cases(task)
+    return [Source(case.id, task, case.image, case.label, ignore) for case in cases]
+
+
+def amalgamate_workspace(
+    workspace: Workspace,
+    plan: AmalgamationPlan,
+    *,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Amalgamate a workspace's experts and keep the student as its next version.
+
+    The first student becomes the current one; later ones stay candidates until they are promoted.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Must hold at least one expert.
+    plan : AmalgamationPlan
+        Preset and changes to it.
+    progress, cancelled : callable, optional
+        See `ka2er_training.loop.train`.
+
+    Returns
+    -------
+    dict
+        Plain data: version, folder and notes.
+
+    Raises
+    ------
+    UserError
+        If there are no experts or volumes.
+    CancelledError
+        If `cancelled` said so; ``resume`` goes on.
+    """
+    recipe, run = recipe_of(plan), workspace.run_folder("amalgamate")
+    ingredients = ingredients_of(workspace, plan.tasks)
+    cache = workspace.folder / "runs" / "cache"
+    told = _shares(progress)
+    with workspace.lock("amalgamate"):
+        student, notes = amalgamate(
+            ingredients, recipe, run, cache,
+            resume=plan.resume, device=plan.device, progress=told(0.0, _TRUNK), cancelled=cancelled,
+        )  # fmt: skip
+        cases = prepare_cases(ingredients, student.config, cache)
+        student = train_clicks(
+            student, cases, recipe, run / "clicks",
+            resume=plan.resume, device=plan.device, progress=told(_TRUNK, 1.0), cancelled=cancelled,
+        )  # fmt: skip
+        name = _keep(workspace, student, notes, ingredients)
+    return {"version": name, "folder": str(workspace.folder / "students" / name), **notes}
+
+
+def _keep(
+    workspace: Workspace, student: Student, notes: dict[str, Any], ingredients: Ingredients
+) -> str:
+    experts = {name: workspace.expert_folder(name) for name in ingredients.tasks}
+    card = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "lineage": {
+            "parent": current(workspace),
+            "experts": {e.task.name: e.digest for e in ingredients.experts},
+        },
+        "data": data_of(workspace, ingredients),
+        "notes": notes,
+    }
+    name = add_student(workspace, student, card, experts)
+    if current(workspace) is None:
+        make_current(workspace, name)
+    return name
+
+
+def data_of(workspace: Workspace, ingredients: Ingredients) -> list[dict[str, Any]]:
+    """Return, per task, where its training data come from and under which licence."""
+    return [
+        {
+            "task": name,
+            "source": workspace.record(name).source,
+            "licence": workspace.record(name).licence,
+            "n_training": sum(s.task == name and s.label is not None for s in ingredients.sources),
+            "n_unlabelled": sum(s.task == name and s.label is None for s in ingredients.sources),
+        }
+        for name in ingredients.tasks
+    ]
+
+
+def _shares(progress: Progress | None) -> Callable[[float, float], Progress | None]:
+    """Return a function that maps a part's progress to its share of the whole."""
+
+    def part(low: float, high: float) -> Progress | None:
+        if progress is None:
+            return None
+        return lambda share, text: progress(low + (high - low) * share, text)
+
+    return part
