@@ -1,9 +1,69 @@
-"""The `experts` commands."""
+"""The `expert` commands."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.cli import add_command, add_device
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def add(commands: Any) -> None:
     """Add the commands of this group."""
+    expert = commands.add_parser(
+        "expert", help="the experts of a workspace", description="The experts of a workspace."
+    )
+    actions = expert.add_subparsers(required=True, metavar="ACTION")
+    _add_train(actions)
+    command = add_command(
+        actions, "add", run_add, "take a trained nnU-Net v2 model folder as an expert"
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="the workspace")
+    command.add_argument("task", metavar="TASK")
+    command.add_argument(
+        "model_folder",
+        type=Path,
+        metavar="MODEL_FOLDER",
+        help="<trainer>__<plans>__<configuration>",
+    )
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="run code in the checkpoint, if it cannot be read without",
+    )
+
+
+def _add_train(actions: Any) -> None:
+    """Add `expert train`."""
+    command = add_command(actions, "train", run_train, "train a task's expert with nnU-Net")
+    command.add_argument("folder", type=Path, metavar="DIR", help="the workspace")
+    command.add_argument("task", metavar="TASK")
+    command.add_argument(
+        "--preset", help="tiny (CPU), standard, resenc-m or resenc-l (default: as ka2er.toml says)"
+    )
+    command.add_argument("--loss", help="dice_ce, or the paper's ce (default: as ka2er.toml says)")
+    command.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
+    command.add_argument("--seed", type=int, default=0)
+    add_device(command)
+
+
+def run_train(args: argparse.Namespace) -> dict[str, Any]:
+    """Train an expert."""
+    from ka2er_training.experts import ExpertPlan, train_expert
+    from ka2er_training.progress import progress_bar
+    from ka2er_training.workspace import Workspace
+
+    plan = ExpertPlan(args.preset, args.loss, args.resume, args.device, args.seed)
+    with progress_bar() as progress:
+        return train_expert(Workspace.open(args.folder), args.task, plan, progress=progress)
+
+
+def run_add(args: argparse.Namespace) -> dict[str, Any]:
+    """Convert an expert."""
+    from ka2er_training.experts import add_expert
+    from ka2er_training.workspace import Workspace
+
+    return add_expert(Workspace.open(args.folder), args.task, args.model_folder, trust=args.trust)

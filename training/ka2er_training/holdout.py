@@ -1,0 +1,94 @@
+"""Which patients no training may see, and the check that it has not."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+from napari_ka2er.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ka2er_training.integrity import CheckedCase
+    from ka2er_training.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+
+def hold_out(patients: Iterable[str], share: float, salt: str) -> frozenset[str]:
+    """Return the patients to hold out: those with the lowest hashes; never all, one of two or more.
+
+    The choice depends on names only, not on their order, so that it is the same on every machine.
+    """
+    unique = sorted(set(patients))
+    ranked = sorted(
+        unique, key=lambda patient: hashlib.sha256(f"{salt}:{patient}".encode()).digest()
+    )
+    wanted = max(1, round(share * len(unique))) if share > 0 else 0
+    return frozenset(ranked[: min(wanted, len(unique) - 1)])
+
+
+def split_cases(workspace: Workspace, checked: Sequence[CheckedCase]) -> list[str]:
+    """Return training, holdout or unlabelled for every case.
+
+    An image that another task knows stays on the side where it is there: otherwise the student
+    would be trained, through one task, on what is held out in the other.
+    """
+    held, trained = _known_digests(workspace)
+    patients_in = {one.patient for one in checked if one.image_digest in held}
+    patients_out = {one.patient for one in checked if one.image_digest in trained}
+    free = {one.patient for one in checked if one.case.label} - patients_in - patients_out
+    settings = workspace.settings.holdout
+    chosen = patients_in | hold_out(free, settings.share, settings.salt)
+    if not chosen:
+        logger.warning("only one patient: nothing can be held out")
+    unlabelled = ["unlabelled" if one.patient not in chosen else "" for one in checked]
+    labelled = ["holdout" if one.patient in chosen else "training" for one in checked]
+    splits = [
+        a if one.case.label else b for one, a, b in zip(checked, labelled, unlabelled, strict=True)
+    ]
+    if "training" not in splits:
+        raise UserError("cases to train on", "only patients whom another task holds out")
+    return splits
+
+
+def check_training_data(workspace: Workspace, task: str) -> None:
+    """Refuse a dataset whose training folder is not what was registered, or meets a hold-out.
+
+    Raises
+    ------
+    UserError
+        If files were added or removed by hand, or a held-out image of any task is among them.
+    """
+    cases = workspace.training_cases(task)
+    folder = workspace.dataset_folder(task) / "imagesTr"
+    registered, present = (
+        {case.image.name for case in cases},
+        {path.name for path in folder.iterdir()},
+    )
+    if odd := sorted(registered ^ present):
+        what = "missing" if odd[0] in registered else "unknown"
+        raise UserError(
+            f"only registered cases in {folder}",
+            f"{odd[0]}, which is {what}",
+            "add data with ka2er task add",
+        )
+    held = {
+        case["image"] for entry in workspace.holdout().values() for case in entry["cases"].values()
+    }
+    for case in workspace.manifest(task):
+        if case["split"] == "training" and case["image"] in held:
+            raise UserError(
+                "training cases apart from every hold-out", f"{case['id']} of {task} in one"
+            )
+
+
+def _known_digests(workspace: Workspace) -> tuple[set[str], set[str]]:
+    """Return the image digests that are held out, and those that are trained on, in any task."""
+    held, trained = set[str](), set[str]()
+    for task in workspace.tasks:
+        for case in workspace.manifest(task):
+            (held if case["split"] == "holdout" else trained).add(case["image"])
+    return held, trained
