@@ -18,6 +18,7 @@ from ka2er_training.nnunet import (
     model_folder,
 )
 from ka2er_training.presets import LOSSES, PRESETS, check_choice
+from ka2er_training.workspace import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
