@@ -7,9 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pooch
-import requests
-
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +30,10 @@ DOWNLOADS: Mapping[str, Download] = {}
 def sample_folder() -> Path:
     """Return the folder with the sample student and volumes that come with the project."""
     checkout = Path(__file__).parents[3] / "sample_data"
-    return checkout if checkout.is_dir() else Path(str(files("ka2er_sample_data")))
+    if checkout.is_dir():
+        return checkout
+    # A namespace package's folder has no path of its own in Python 3.11, what is in it has one.
+    return Path(str(files("ka2er_sample_data") / "volumes")).parent
 
 
 def find_student(name: str, downloads: Mapping[str, Download] = DOWNLOADS) -> Path:
@@ -68,6 +68,9 @@ def find_student(name: str, downloads: Mapping[str, Download] = DOWNLOADS) -> Pa
 
 def _downloaded(download: Download) -> Path:
     """Download and unpack a student once; the archive is checked before it is opened."""
+    import pooch  # half a second that opening napari need not pay
+    import requests
+
     try:
         paths = pooch.retrieve(
             download.url,
