@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io.atomic import replacing
-from napari_ka2er.core.io.checks import refuse_values_outside, smallest_integers
+from napari_ka2er.core.io.checks import as_storable, refuse_values_outside, smallest_integers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -153,10 +153,12 @@ def write_labels(path: Path, labels: NDArray[Any], like: Volume, task: Task | No
             f"{labels.shape}",
             "use the image they belong to",
         )
-    if task is not None:
-        refuse_values_outside(labels, task)
     values = smallest_integers(labels, "labels")
-    names = [] if task is None else [(x.value, x.name, x.color) for x in task.labels]
+    if task is not None:
+        refuse_values_outside(values, task)
+    names = like.header.get("labels", [])
+    if task is not None:
+        names = [(x.value, x.name, x.color) for x in task.labels]
     header = {**like.header, "labels": names}
     write_volume(path, replace(like, data=values, channel_names=("labels",), header=header))
 
@@ -177,8 +179,11 @@ def write_volume(path: Path, volume: Volume) -> None:
             path.name,
             "choose one of these",
         )
+    if path.is_dir() and _module_name(path) != form.module:
+        raise UserError(f"a file or an OME-Zarr at {path}", "a folder with something else in it")
+    stored = replace(volume, data=as_storable(volume.data))
     with replacing(path) as temporary:
-        _module(form.module).write(temporary, volume)
+        _module(form.module).write(temporary, stored)
 
 
 def is_label_map(volume: Volume) -> bool:
@@ -191,7 +196,7 @@ def _module_name(path: Path) -> str | None:
     if path.is_dir() and any((path / n).is_file() for n in ("zarr.json", ".zgroup", ".zattrs")):
         return "zarr"
     if path.is_dir():
-        return None if path.name.lower().endswith(".zarr") or not any(path.iterdir()) else "dicom"
+        return "dicom" if any(_has_dicom_magic(p) for p in sorted(path.iterdir())) else None
     for form in _FORMATS:
         if form.module != "zarr" and path.name.lower().endswith(form.suffixes):
             return form.module

@@ -61,7 +61,7 @@ def _flush(path: Path) -> None:
 
 def _put(temporary: Path, path: Path) -> None:
     """Move `temporary` to `path`; an existing folder cannot be replaced at once, so goes aside."""
-    if not path.is_dir():
+    if not (path.is_dir() and temporary.is_dir()):
         os.replace(temporary, path)
         return
     aside = path.with_name(f".{uuid4().hex[:8]}-old-{path.name}")

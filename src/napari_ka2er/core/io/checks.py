@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -45,11 +47,30 @@ def mm_per(unit: str | None) -> float:
         raise UserError(f"a unit of length ({known})", repr(unit), "repair the metadata") from error
 
 
+@contextmanager
+def logged(name: str) -> Iterator[list[logging.LogRecord]]:
+    """Collect what a library logs, instead of showing it beside our own one line."""
+    records: list[logging.LogRecord] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        records.append(record)
+        return False
+
+    logger = logging.getLogger(name)
+    logger.addFilter(collect)
+    try:
+        yield records
+    finally:
+        logger.removeFilter(collect)
+
+
 def damaged(kind: str, path: Path, error: BaseException) -> UserError:
     """Return the error for a file that its library cannot read, with the library's reason."""
     # ITK and pydantic explain over several lines; the last one that says something is the cause.
     lines = [line.strip() for line in re.split(r"[\n\r]+", str(error)) if line.strip()]
     line = lines[-1] if lines else type(error).__name__
+    if isinstance(error, KeyError):
+        line = f"{line} is missing"
     reason = re.sub(r"^(sitk::ERROR|ITK ERROR|Reason):\s*", "", line)
     return UserError(
         f"a readable {kind}", f"{path.name} ({reason[:200]})", "copy or export it again"
@@ -64,14 +85,20 @@ def as_values(data: NDArray[Any], name: str) -> NDArray[Any]:
     UserError
         If they are complex or no numbers, or some are NaN or infinite.
     """
-    if data.dtype.kind == "b":
-        return data.astype(np.uint8)
-    if data.dtype.kind not in "iuf":
+    if data.dtype.kind not in "biuf":
         raise UserError("integer or real voxels", f"{data.dtype} in {name}", "store one real part")
-    if data.dtype.kind == "f" and data.dtype.itemsize > 8:
-        data = data.astype(np.float64)
+    data = as_storable(data)
     data = data.astype(data.dtype.newbyteorder("="), copy=False)
     refuse_non_finite(data, name)
+    return data
+
+
+def as_storable(data: NDArray[Any]) -> NDArray[Any]:
+    """Return voxels in a type that every format has: no truth values, halves or long doubles."""
+    if data.dtype.kind == "b":
+        return data.astype(np.uint8)
+    if data.dtype.kind == "f" and data.dtype.itemsize not in (4, 8):
+        return data.astype(np.float32 if data.dtype.itemsize < 4 else np.float64)
     return data
 
 
@@ -87,6 +114,24 @@ def refuse_non_finite(data: NDArray[Any], name: str) -> None:
             f"{n_nan} NaN and {n_bad - n_nan} infinite of {data.size} in {name}",
             "replace them, for example by the background's value",
         )
+
+
+def usable_affine(affine: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Return the affine.
+
+    Raises
+    ------
+    UserError
+        If it is not finite or squeezes space: `Geometry` would refuse it without naming the file.
+    """
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        rows = "; ".join(" ".join(f"{v:.4g}" for v in row) for row in affine[:3])
+        raise UserError(
+            "a spacing above 0 and directions that differ",
+            f"the affine [{rows}] in {name}",
+            "repair the file's header",
+        )
+    return affine
 
 
 def refuse_time_series(sizes: Sequence[int], name: str, remedy: str) -> None:

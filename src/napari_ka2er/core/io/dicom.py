@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.checks import as_values, damaged
+from napari_ka2er.core.io.checks import as_values, damaged, usable_affine
 from napari_ka2er.core.io.dicom_pixels import READ_ERRORS, values_of
 from napari_ka2er.core.volume import REVERSE, Volume
 
@@ -72,7 +72,7 @@ def read(path: Path) -> Volume:
         slices = sorted((s for file in files for s in _slices(file)), key=lambda s: s.height)
     except READ_ERRORS as error:
         raise damaged("DICOM series", path, error) from error
-    affine = _affine(slices, path)
+    affine = usable_affine(_affine(slices, path), path.name)
     data = as_values(values_of(slices), path.name)
     names = (modality,) if data.ndim == 3 else ("red", "green", "blue", "alpha")[: len(data)]
     name = path.name if path.is_dir() else path.parent.name

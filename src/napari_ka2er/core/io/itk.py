@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.checks import as_values, damaged, refuse_time_series, stem
+from napari_ka2er.core.io.checks import as_values, damaged, refuse_time_series, stem, usable_affine
 from napari_ka2er.core.volume import REVERSE, Volume
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def read(path: Path) -> Volume:
     keep: dict[str, Any] = {"itk": header}
     if image.HasMetaDataKey(_SEGMENTATION):
         keep["labels"] = _segments(image)
-    return Volume(as_values(data, path.name), header.affine, names, stem(path), keep)
+    affine = usable_affine(header.affine, path.name)
+    return Volume(as_values(data, path.name), affine, names, stem(path), keep)
 
 
 def write(path: Path, volume: Volume) -> None:
@@ -82,7 +83,7 @@ def write(path: Path, volume: Volume) -> None:
     header = volume.header.get("itk")
     if header is None or not np.allclose(header.affine, volume.affine, rtol=0, atol=1e-6):
         header = header_of(volume.affine)
-    data = volume.data if volume.data.dtype != np.float16 else volume.data.astype(np.float32)
+    data = volume.data
     if len(header.spacing) == 2:
         data = data[..., 0, :, :]
     data = np.moveaxis(data, 0, -1) if volume.n_channels > 1 else data

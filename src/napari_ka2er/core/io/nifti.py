@@ -13,7 +13,14 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.checks import as_values, damaged, refuse_time_series, stem
+from napari_ka2er.core.io.checks import (
+    as_values,
+    damaged,
+    logged,
+    refuse_time_series,
+    stem,
+    usable_affine,
+)
 from napari_ka2er.core.volume import REVERSE, Volume
 
 if TYPE_CHECKING:
@@ -42,7 +49,8 @@ def read(path: Path) -> Volume:
         If the file is damaged or a time series, or its spacing, affine or voxels cannot be used.
     """
     try:
-        image: Any = nib.load(path, mmap=False)
+        with logged("nibabel.global"):  # where it tells what it repairs
+            image: Any = nib.load(path, mmap=False)
         if not isinstance(image, nib.nifti1.Nifti1Pair):
             raise ImageFileError(f"a {type(image).__name__}")
         with ImageOpener(os.fspath(path)) as file:
@@ -60,7 +68,8 @@ def read(path: Path) -> Volume:
     if int(header["intent_code"]) == _LABEL_INTENT:
         keep["labels"] = []
     names = _channel_names(data)
-    return Volume(as_values(data, path.name), _affine(header), names, stem(path), keep)
+    affine = usable_affine(_affine(header), path.name)
+    return Volume(as_values(data, path.name), affine, names, stem(path), keep)
 
 
 def write(path: Path, volume: Volume) -> None:
@@ -166,10 +175,8 @@ def _new_image(volume: Volume) -> Any:
 
 
 def _file_order(volume: Volume) -> NDArray[Any]:
-    """Return voxels as (x, y, z) or (x, y, z, 1, c), in a type that NIfTI has."""
+    """Return voxels as (x, y, z) or (x, y, z, 1, c)."""
     data = volume.data
-    if data.dtype in (np.bool_, np.float16):
-        data = data.astype(np.uint8 if data.dtype == np.bool_ else np.float32)
     return data.T if data.ndim == 3 else data.T[:, :, :, None, :]
 
 

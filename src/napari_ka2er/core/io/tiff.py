@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,14 @@ import numpy as np
 import tifffile
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.checks import as_values, damaged, refuse_time_series, stem
+from napari_ka2er.core.io.checks import (
+    as_values,
+    damaged,
+    logged,
+    refuse_time_series,
+    stem,
+    usable_affine,
+)
 from napari_ka2er.core.io.tiff_header import NAMESPACE, TiffHeader, imagej_header, ome_header
 from napari_ka2er.core.volume import Volume
 
@@ -40,11 +49,12 @@ def read(path: Path) -> Volume:
     """
     keep: dict[str, Any] = {}
     try:
-        with tifffile.TiffFile(path) as file:
+        with logged("tifffile") as records, tifffile.TiffFile(path) as file:
             _refuse_missing_pages(file, path)
             series = file.series[0]
             data, axes = series.asarray(), series.axes
             header, names = _header(file, keep)
+        _refuse_complaints(records)
     except UserError:
         raise
     except _READ_ERRORS as error:
@@ -61,7 +71,7 @@ def read(path: Path) -> Volume:
             f"{header.spacing} in {path.name}",
             "repair the metadata",
         )
-    affine = np.array(keep.pop("affine", header.affine))
+    affine = usable_affine(np.array(keep.pop("affine", header.affine)), path.name)
     return Volume(data, affine, names, stem(path), {**keep, "tiff": header})
 
 
@@ -71,11 +81,22 @@ def write(path: Path, volume: Volume) -> None:
     if header is None or not np.allclose(header.affine, volume.affine, rtol=0, atol=1e-9):
         spacing, units = volume.spacing, ("mm", "mm", "mm")
         header = TiffHeader("ome", spacing, units, tuple(volume.affine[:3, 3].tolist()))
-    data = volume.data.astype(np.uint8) if volume.data.dtype == np.bool_ else volume.data
+    data = volume.data
     if header.kind == "imagej" and data.dtype in _IMAGEJ_TYPES:
         _write_imagej(path, data, header)
     else:
         _write_ome(path, volume, data, header)
+
+
+def _refuse_complaints(records: list[logging.LogRecord]) -> None:
+    """Refuse what tifffile only logs: it goes on without a tag that it cannot read.
+
+    Tags from 32768 on are private to the makers of microscopes; nothing here needs them.
+    """
+    for record in records:
+        tag = re.search(r"TiffTag (\d+)", record.getMessage())
+        if record.levelno >= logging.ERROR and not (tag and int(tag[1]) >= 32768):
+            raise ValueError(record.getMessage())
 
 
 def _refuse_missing_pages(file: tifffile.TiffFile, path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.checks import as_values, damaged, refuse_time_series, stem
+from napari_ka2er.core.io.checks import as_values, damaged, refuse_time_series, stem, usable_affine
 from napari_ka2er.core.io.zarr_header import (
     NAMESPACE,
     ZarrHeader,
@@ -64,7 +64,7 @@ def read(path: Path, level: int = 0) -> Volume:
             f"{header.scale} in {path.name}",
             "repair the metadata",
         )
-    affine = np.array(keep.pop("affine", header.affine))
+    affine = usable_affine(np.array(keep.pop("affine", header.affine)), path.name)
     return Volume(data, affine, names, stem(path), {**keep, "zarr": header})
 
 
@@ -74,7 +74,7 @@ def write(path: Path, volume: Volume) -> None:
     if header is None or not np.allclose(header.affine, volume.affine, rtol=0, atol=1e-9):
         translation = tuple(volume.affine[:3, 3].tolist())
         header = ZarrHeader("0.5", volume.spacing, translation, ("millimeter",) * 3)
-    data = volume.data.astype(np.uint8) if volume.data.dtype == np.bool_ else volume.data
+    data = volume.data
     is_old = header.version == "0.4"
     group = zarr.create_group(path, zarr_format=2 if is_old else 3)
     array = group.create_array(
