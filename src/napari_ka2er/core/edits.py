@@ -171,10 +171,15 @@ def unpack(
         position += length
 
 
-def bounding_box(mask: NDArray[np.bool_]) -> Region:
-    """Return the smallest box around the true voxels of `mask`, empty if there are none."""
-    hits = (np.asarray(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
-    return _box(list(hits))
+def box_of(labels: Labels, value: int) -> Region:
+    """Return the smallest box around the voxels of a label, empty if there are none."""
+    hits = [np.zeros(n, np.bool_) for n in labels.shape]
+    for rows in _rows(labels.shape, labels.itemsize):
+        mask = labels[rows] == value
+        hits[0][rows] = mask.any(axis=(1, 2))
+        hits[1] |= mask.any(axis=(0, 2))
+        hits[2] |= mask.any(axis=(0, 1))
+    return _box(hits)
 
 
 def union(first: Region, second: Region) -> Region:
