@@ -128,12 +128,8 @@ def write_expert(
     UserError
         If there is already something else.
     """
-    if (
-        out.exists()
-        and not (out / "expert.json").is_file()
-        and (out.is_file() or any(out.iterdir()))
-    ):
-        raise UserError("an empty folder or an expert to replace", f"{out}", "choose another")
+    if not _is_free(out):
+        raise UserError("a new folder or an expert to replace", f"{out}", "choose another")
     tensors = {
         name: (t.half() if half and t.is_floating_point() else t).contiguous()
         for name, t in tensors_of(network).items()
@@ -148,6 +144,12 @@ def write_expert(
         if out.exists():
             os.replace(out, old)
         os.replace(building, out)
+
+
+def _is_free(out: Path) -> bool:
+    if not out.exists() or (out / "expert.json").is_file():
+        return True
+    return out.is_dir() and not any(out.iterdir())
 
 
 def fill_weights(network: nn.Module, path: Path) -> None:

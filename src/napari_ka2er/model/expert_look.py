@@ -11,6 +11,7 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.resampling import grid_of, index_map
 from napari_ka2er.model.device import autocast
 from napari_ka2er.model.expert_features import decode
+from napari_ka2er.model.expert_image import finite, nonzero_box, pad
 from napari_ka2er.model.expert_store import FeatureStore
 from napari_ka2er.model.expert_view import ExpertView, StageLayout, Work
 from napari_ka2er.model.expert_windows import WindowGrid, WorkingGrid, padding
@@ -90,31 +91,17 @@ def working_spacing(planned: Triple, geometry: Geometry, grid_spacing: Triple) -
 
 def working_grid(expert: Expert, volume: Volume, spacing: Triple) -> WorkingGrid:
     """Return where the expert's voxels lie, without preprocessing the volume."""
-    crop = nonzero_box(volume)
+    crop = nonzero_box(finite(volume))
     plan = expert.plan
     order = list(plan.transpose)
-    size = np.array([high - low for low, high in crop])[order]
-    old, new = np.array(volume.spacing)[order], np.array(spacing)[order]
+    size = [crop[axis][1] - crop[axis][0] for axis in order]
+    old, new = ([mm[axis] for axis in order] for mm in (volume.spacing, spacing))
     shape = plan.working_shape(size, old, new)
     if 0 in shape:
         wanted = f"a volume of at least one voxel at {spacing} mm"
         raise UserError(wanted, f"{volume.name} of {volume.geometry.extent_mm} mm")
     before, after = padding(shape, expert.patch_size, expert.strides[-1])
     return WorkingGrid(volume.geometry, plan.transpose, crop, shape, before, after)
-
-
-def nonzero_box(volume: Volume) -> tuple[tuple[int, int], ...]:
-    """Return first and last + 1 voxel other than 0 along each axis, which nnU-Net crops to.
-
-    All of an empty volume.
-    """
-    data = volume.channels
-    ends = []
-    for axis in range(1, 4):
-        others = tuple(a for a in range(4) if a != axis)
-        places = np.flatnonzero(data.any(axis=others))
-        ends.append((int(places[0]), int(places[-1]) + 1) if places.size else (0, data.shape[axis]))
-    return tuple(ends)
 
 
 def _prepare(
@@ -127,21 +114,6 @@ def _prepare(
         wanted = f"a preprocessor that crops and resamples as nnU-Net's default, to {grid.shape}"
         raise UserError(wanted, f"{name}, which makes {data.shape[1:]}")
     return pad(data, grid, expert.patch_size)
-
-
-def pad(data: NDArray[np.float32], grid: WorkingGrid, patch: Sequence[int]) -> NDArray[np.float32]:
-    """Pad a preprocessed image (C, z, y, x) with zeros up to the patch, as nnU-Net does.
-
-    What is missing to whole tokens along longer axes, which nnU-Net never adds, repeats the border,
-    so that no edge appears in the image.
-    """
-    zeros, repeated = [(0, 0)], [(0, 0)]
-    for n, p, ends in zip(
-        grid.shape, patch, zip(grid.before, grid.after, strict=True), strict=True
-    ):
-        zeros.append(ends if n < p else (0, 0))
-        repeated.append((0, 0) if n < p else ends)
-    return np.pad(np.pad(data, repeated, mode="edge"), zeros)
 
 
 def _features(

@@ -17,6 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.model.expert_image import finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,20 +175,3 @@ class Plan:
     def labels_of(self, logits: NDArray[np.float32]) -> NDArray[Any]:
         """Return nnU-Net's label map for logits (n, Z, Y, X)."""
         return np.asarray(self.labels.convert_logits_to_segmentation(logits))
-
-
-def finite(volume: Volume) -> NDArray[Any]:
-    """Return the values as (C, Z, Y, X), with the smallest finite one in place of NaN and infinity.
-
-    Raises
-    ------
-    UserError
-        If no value is finite.
-    """
-    channels = volume.channels
-    known = np.isfinite(channels)
-    if known.all():
-        return channels
-    if not known.any():
-        raise UserError("an image with values", f"{volume.name} without a finite one")
-    return np.where(known, channels, channels[known].min())

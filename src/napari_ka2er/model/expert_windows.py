@@ -50,14 +50,13 @@ class WorkingGrid:
     def scale(self) -> NDArray[np.float64]:
         """Working voxels per voxel of the volume, along the expert's axes."""
         old = [self.crop[axis][1] - self.crop[axis][0] for axis in self.transpose]
-        return np.array(self.shape) / np.array(old)
+        ratio: NDArray[np.float64] = np.array(self.shape) / np.array(old)
+        return ratio
 
     @property
     def spacing(self) -> NDArray[np.float64]:
         """Distance of working voxels in mm, along the expert's axes."""
-        spacing: NDArray[np.float64] = np.array(self.geometry.spacing)[list(self.transpose)]
-        mm: NDArray[np.float64] = spacing / self.scale
-        return mm
+        return np.array(self.geometry.spacing)[list(self.transpose)] / self.scale
 
     @property
     def from_world(self) -> NDArray[np.float64]:
