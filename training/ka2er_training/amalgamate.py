@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ka2er_training.cases import PreparedCase, Source, prepare_case
+from ka2er_training.distributed import first_alone
 from ka2er_training.loop import train
 from ka2er_training.plan import StudentPreset, student_config, task_entry
 from ka2er_training.student_work import Teaching, student_work
@@ -256,7 +257,8 @@ def amalgamate(
     start = time.monotonic()
     entries = task_entries(ingredients, recipe.sizes)
     config = student_config(entries, ingredients.experts, recipe.sizes, recipe.amalgamation)
-    cases = prepare_cases(ingredients, config, cache, progress=progress, cancelled=cancelled)
+    with first_alone():
+        cases = prepare_cases(ingredients, config, cache, progress=progress, cancelled=cancelled)
     prepared = time.monotonic()
     student = new_student(config, recipe, cases)
     student = train_student(

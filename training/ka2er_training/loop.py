@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
 
+from ka2er_training.distributed import rank, world_size
 from napari_ka2er.core.errors import CancelledError, UserError
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ class _Run:
     ) -> None:
         self.work, self.schedule, self.out, self.device = work, schedule, out, device
         self.network = network.to(device).train()
-        self.rank, self.world = _place()
+        self.rank, self.world = rank(), world_size()
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(not name.startswith(work.frozen or ("\0",)))
         self.optimiser = torch.optim.AdamW(self._groups(), weight_decay=schedule.weight_decay)
@@ -241,18 +243,12 @@ class _Run:
         old = self.scalars.read_text().splitlines() if self.scalars.exists() and step else []
         if not self.rank:
             self.scalars.write_text("".join(line + "\n" for line in old[:step]))
+            self.board = SummaryWriter(str(self.out), purge_step=step)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Append one line."""
         if not self.rank:
             with self.scalars.open("a") as stream:
                 stream.write(json.dumps({"step": step, **scalars}) + "\n")
-
-
-def _place() -> tuple[int, int]:
-    """Return this process's rank and the number of processes."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+            for name, value in scalars.items():
+                self.board.add_scalar(name, value, step)

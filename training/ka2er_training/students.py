@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.amalgamate import Ingredients, Recipe, amalgamate, prepare_cases, recipe_for
 from ka2er_training.cases import Source
 from ka2er_training.click_work import train_clicks
+from ka2er_training.distributed import rank
 from ka2er_training.plan import preset
 from ka2er_training.registry import add_student, current, make_current
 from ka2er_training.workspace import read_json
@@ -145,7 +147,8 @@ def amalgamate_workspace(
     ingredients = ingredients_of(workspace, plan.tasks)
     cache = workspace.folder / "runs" / "cache"
     told = _shares(progress)
-    with workspace.lock("amalgamate"):
+    # Under torchrun the first process holds the lock and keeps the result for all.
+    with contextlib.nullcontext() if rank() else workspace.lock("amalgamate"):
         student, notes = amalgamate(
             ingredients, recipe, run, cache,
             resume=plan.resume, device=plan.device, progress=told(0.0, _TRUNK), cancelled=cancelled,
@@ -155,7 +158,7 @@ def amalgamate_workspace(
             student, cases, recipe, run / "clicks",
             resume=plan.resume, device=plan.device, progress=told(_TRUNK, 1.0), cancelled=cancelled,
         )  # fmt: skip
-        name = _keep(workspace, student, notes, ingredients)
+        name = "" if rank() else _keep(workspace, student, notes, ingredients)
     return {"version": name, "folder": str(workspace.folder / "students" / name), **notes}
 
 

@@ -31,6 +31,9 @@ def add(commands: Any) -> None:
 
 def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
     """Amalgamate."""
+    from dataclasses import replace
+
+    from ka2er_training.distributed import processes
     from ka2er_training.progress import progress_bar
     from ka2er_training.students import AmalgamationPlan, amalgamate_workspace
     from ka2er_training.workspace import Workspace
@@ -46,5 +49,6 @@ def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
         device=str(resolve_device(args.device)),
         resume=args.resume,
     )
-    with progress_bar() as show:
-        return amalgamate_workspace(Workspace.open(args.folder), plan, progress=show)
+    workspace = Workspace.open(args.folder)
+    with processes(plan.device) as device, progress_bar() as show:
+        return amalgamate_workspace(workspace, replace(plan, device=device), progress=show)

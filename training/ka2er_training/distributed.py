@@ -1,0 +1,65 @@
+"""Several processes under `torchrun`: who am I, and who goes first."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def rank() -> int:
+    """Return this process's number; 0 without `torchrun`."""
+    return distributed.get_rank() if _is_running() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes; 1 without `torchrun`."""
+    return distributed.get_world_size() if _is_running() else 1
+
+
+def _is_running() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Join the processes that `torchrun` has started; do nothing without it.
+
+    Parameters
+    ----------
+    device : str
+        ``"cuda"`` becomes this process's own GPU and NCCL is used; otherwise gloo.
+
+    Yields
+    ------
+    str
+        The device for this process.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield device
+        return
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """Let process 0 do the block before the others, which then find its results on disk."""
+    if rank() and _is_running():
+        distributed.barrier()
+    yield
+    if not rank() and _is_running():
+        distributed.barrier()
