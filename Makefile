@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 # One thread per test process: two cores, two processes.
 PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+ifeq ($(shell uname -s),Linux)
+SCREEN := env QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1920x1080x24"
+endif
 SAMPLES := $(wildcard sample_data/*) $(wildcard sample_data/*/*) $(wildcard sample_data/*/*/*)
 
 .PHONY: demo test test-slow gl lint docs install constraints clean
@@ -28,7 +31,7 @@ test-slow: install
 	$(PYTEST) -m "slow and not gpu and not gl"
 
 gl: install $(STAMPS)/xvfb
-	xvfb-run -a -s "-screen 0 1920x1080x24" $(PYTEST) -m "gl and not gpu"
+	$(SCREEN) $(PYTEST) -m "gl and not gpu"
 
 lint: install
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
@@ -78,6 +79,7 @@ def imports_of(path: Path) -> set[str]:
     return found - OURS - set(sys.stdlib_module_names)
 
 
+@cache
 def distributions_used() -> dict[str, set[str]]:
     """Return each third-party distribution that the code imports, with the files that do."""
     owners = packages_distributions()
