@@ -1,0 +1,250 @@
+"""Corrections as packages that training can use: nnU-Net raw datasets with their provenance.
+
+A package is a folder that plain nnU-Net trains on.  Voxels nobody reviewed carry nnU-Net's ignore
+label, which takes no part in the loss.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.hashing import content_digest, file_digest
+from napari_ka2er.core.io import write_labels, write_volume
+from napari_ka2er.core.io.atomic import replacing
+from napari_ka2er.core.provenance import provenance
+from napari_ka2er.core.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from napari_ka2er.core.edits import Labels
+    from napari_ka2er.core.review import Reviewed
+    from napari_ka2er.core.session import Session
+    from napari_ka2er.core.task import Task
+
+FORMAT, VERSION = "ka2er-package", 1
+MANIFEST, CORRECTIONS, DATASET = "manifest.json", "corrections.jsonl", "dataset.json"
+SUFFIX = ".nii.gz"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Correction:
+    """One corrected case.
+
+    Parameters
+    ----------
+    volume : Volume
+        The image.
+    labels : ndarray of unsigned int, shape (Z, Y, X)
+        Its labels, values of `task` and 0.
+    task : Task
+        What the labels mean.
+    reviewed : Reviewed
+        Where somebody vouches for them; must not be empty.
+    record : mapping, optional
+        Its provenance, as `provenance` returns it.
+    """
+
+    volume: Volume
+    labels: Labels
+    task: Task
+    reviewed: Reviewed
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def correction_of(
+    session: Session, reviewer: str = "", patient: str = "", name: str = ""
+) -> Correction:
+    """Return what a session has made of its volume so far.
+
+    Parameters
+    ----------
+    session : Session
+        The session; it may go on afterwards, the labels are copied.
+    reviewer : str, optional
+        Who vouches for the labels.
+    patient : str, optional
+        A pseudonym, so that all cases of one patient stay on one side of a hold-out.
+    name : str, optional
+        What to call the case.  File names often tell a patient's name, so by default a part of the
+        image's digest is taken.
+    """
+    who = {"name": name, "patient": patient, "reviewer": reviewer}
+    state = session.state
+    record = {**who, **provenance(session)}
+    return Correction(session.volume, state.mask.copy(), state.task, state.reviewed, record)
+
+
+def export_package(
+    path: Path,
+    corrections: Sequence[Correction],
+    *,
+    progress: Callable[[float, str], None] | None = None,
+) -> Path:
+    """Write corrected cases of one task as a package; it appears complete or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The new folder.  nnU-Net's own commands want a name such as ``Dataset123_liver``.
+    corrections : sequence of Correction
+        At least one, of the same labels and number of channels, of different images.
+    progress : callable, optional
+        Called with the share that is done and what is being done.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    UserError
+        If the folder exists, a case has no reviewed voxel, or the cases do not go together.
+    """
+    if path.exists():
+        raise UserError("a new folder for the package", f"{path}", "choose another name")
+    _check_together(corrections)
+    first = corrections[0]
+    shapes = [correction.volume.shape for correction in corrections]
+    has_ignore = not all(
+        c.reviewed.is_whole(shape) for c, shape in zip(corrections, shapes, strict=True)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as folder:
+        for part in ("imagesTr", "labelsTr"):
+            (folder / part).mkdir(parents=True)
+        lines = []
+        for number, correction in enumerate(corrections):
+            if progress:
+                progress(number / len(corrections), f"case {number + 1} of {len(corrections)}")
+            lines.append(_write_case(folder, correction))
+        names = [line["case"] for line in lines]
+        if len(set(names)) < len(names):
+            raise UserError("each image once in a package", f"{sorted(names)}")
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / CORRECTIONS).write_text(text, "utf-8")
+        _write_json(folder / DATASET, _dataset(corrections, has_ignore))
+        _write_json(folder / MANIFEST, _manifest(folder, first.task))
+    if progress:
+        progress(1.0, "done")
+    return path
+
+
+def values_in_package(task: Task) -> dict[int, int]:
+    """Return the value in a package of each label of a task: 1, 2, 3 … as nnU-Net wants them."""
+    return {value: number for number, value in enumerate(sorted(task.values), start=1)}
+
+
+def _check_together(corrections: Sequence[Correction]) -> None:
+    if not corrections:
+        raise UserError("at least one corrected case", "none")
+    first = corrections[0]
+    names = {label.name for label in first.task.labels}
+    if names & {"background", "ignore"}:
+        raise UserError("label names that nnU-Net leaves free", "background or ignore", "rename it")
+    for c in corrections:
+        if c.task.labels != first.task.labels or c.volume.n_channels != first.volume.n_channels:
+            got = f"{first.volume.name} and {c.volume.name}, which differ in them"
+            raise UserError("cases of the same labels and channels", got, "export two packages")
+        if c.reviewed.is_empty():
+            remedy = "mark the slices you checked, or the whole volume, as reviewed"
+            raise UserError("a reviewed part in every case", f"none in {c.volume.name}", remedy)
+
+
+def _write_case(folder: Path, correction: Correction) -> dict[str, Any]:
+    """Write image and labels of a case; return its line of the provenance."""
+    volume = _without_names(correction.volume)
+    content = content_digest(volume)
+    stem = re.sub(r"[^0-9A-Za-z-]+", "_", correction.record.get("name") or "case").strip("_")
+    case = f"{stem or 'case'}_{content[:12]}"
+    for number, channel in enumerate(volume.channels):
+        image = Volume(channel, volume.affine, header=volume.header)
+        write_volume(folder / "imagesTr" / f"{case}_{number:04d}{SUFFIX}", image)
+    labels = _packaged_labels(correction)
+    write_labels(folder / "labelsTr" / f"{case}{SUFFIX}", labels, volume)
+    reviewed = correction.reviewed.mask(volume.shape)
+    return {
+        "case": case,
+        "image": {"digest": correction.volume.digest(), "content": content},
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "reviewed": correction.reviewed.to_json(),
+        "reviewed_share": float(reviewed.mean()),
+        **{key: value for key, value in correction.record.items() if key != "reviewed"},
+    }
+
+
+def _packaged_labels(correction: Correction) -> Labels:
+    """Return labels with nnU-Net's values, and its ignore label where nobody looked."""
+    values = values_in_package(correction.task)
+    ignore = len(values) + 1
+    labels = np.zeros(correction.labels.shape, np.min_scalar_type(ignore))
+    for value, packaged in values.items():
+        labels[correction.labels == value] = packaged
+    labels[~correction.reviewed.mask(labels.shape)] = ignore
+    return labels
+
+
+def _without_names(volume: Volume) -> Volume:
+    """Return a volume whose header tells the geometry and nothing about a person."""
+    header = {key: value for key, value in volume.header.items() if key != "labels"}
+    if "nifti" in header:
+        header["nifti"] = header["nifti"].copy()
+        for name in ("descrip", "aux_file", "intent_name", "db_name", "data_type"):
+            if name in header["nifti"]:
+                header["nifti"][name] = b""
+    return replace(volume, header=header, name="case")
+
+
+def _dataset(corrections: Sequence[Correction], has_ignore: bool) -> dict[str, Any]:
+    """Return nnU-Net's dataset.json."""
+    task, volume = corrections[0].task, corrections[0].volume
+    values = values_in_package(task)
+    labels = {"background": 0, **{label.name: values[label.value] for label in task.labels}}
+    if has_ignore:
+        labels["ignore"] = len(values) + 1
+    names = (task.modality,) if volume.n_channels == 1 else volume.channel_names
+    dataset = {
+        "name": task.name,
+        "description": task.description,
+        "channel_names": {str(number): name for number, name in enumerate(names)},
+        "labels": labels,
+        "numTraining": len(corrections),
+        "file_ending": SUFFIX,
+    }
+    if any(_is_sheared(c.volume) for c in corrections):  # SimpleITK refuses these, nibabel does not
+        dataset["overwrite_image_reader_writer"] = "NibabelIO"
+    return dataset
+
+
+def _is_sheared(volume: Volume) -> bool:
+    axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
+
+
+def _manifest(folder: Path, task: Task) -> dict[str, Any]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "task": task.to_json(),
+        "files": {
+            path.relative_to(folder).as_posix(): {
+                "sha256": file_digest(path),
+                "bytes": path.stat().st_size,
+            }
+            for path in files
+        },
+    }
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
