@@ -1,0 +1,152 @@
+"""The whole amalgamation, with real (untrained) experts and volumes of a few voxels."""
+
+import dataclasses
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from tests.model.folders import TASKS, make_expert
+
+from ka2er_training.amalgamate import Ingredients, amalgamate, prepare_cases, recipe_for
+from ka2er_training.cases import Source, draw, prepare_case
+from ka2er_training.click_work import train_clicks
+from ka2er_training.plan import preset, student_config, task_entry, window_for
+from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.volume import Geometry
+
+SPACING = (2.0, 2.0, 2.0)
+
+
+def write_case(folder, name, seed, with_labels=True):
+    """Write a volume of (24, 40, 20) voxels of 2 mm with two bright boxes as labels 1 and 2."""
+    labels = np.zeros((24, 40, 20), np.uint8)
+    labels[6:14, 8:20, 4:12] = 1
+    labels[14:20, 22:34, 8:16] = 2
+    noise = np.random.default_rng(seed).normal(0, 0.1, labels.shape)
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    image = folder / f"{name}_0000.nii.gz"
+    nib.save(nib.Nifti1Image((labels + noise).astype(np.float32).T, affine), image)
+    if not with_labels:
+        return image, None
+    nib.save(nib.Nifti1Image(labels.T, affine), folder / f"{name}.nii.gz")
+    return image, folder / f"{name}.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def ingredients(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    experts = [make_expert(folder / t.name, t, seed) for seed, t in enumerate(TASKS)]
+    sources = []
+    for seed, task in enumerate((TASKS[0], TASKS[0], TASKS[1])):
+        image, label = write_case(folder, f"case{seed}", seed)
+        sources.append(Source(f"case{seed}", task.name, image, label))
+    image, _ = write_case(folder, "unlabelled", 9, with_labels=False)
+    sources.append(Source("unlabelled", "one", image, None))
+    return Ingredients({t.name: (t, SPACING) for t in TASKS}, sources, experts)
+
+
+def small_recipe(steps=4):
+    sizes = preset("tiny")
+    schedule = dataclasses.replace(sizes.schedule, steps=steps, checkpoint_every=1, batch=1)
+    clicks = dataclasses.replace(sizes.clicks, steps=2, batch=1)
+    return recipe_for(dataclasses.replace(sizes, schedule=schedule, clicks=clicks))
+
+
+@pytest.fixture(scope="module")
+def config(ingredients):
+    sizes = preset("tiny")
+    entries = [task_entry(t, s, [(48.0, 80.0, 40.0)], sizes) for t, s in ingredients.tasks.values()]
+    return student_config(entries, ingredients.experts, sizes, "attention")
+
+
+def weights(student):
+    return torch.cat([p.detach().flatten() for p in student.parameters()])
+
+
+def test_a_window_takes_image_labels_and_features_along(ingredients, config, tmp_path):
+    case = prepare_case(ingredients.sources[0], config.entry("one"), ingredients.experts, tmp_path)
+    window = Geometry((32, 64, 32), case.grid.affine)
+    sample = draw(case, config, window)
+    assert sample.image.shape == (1, 1, 32, 64, 32)
+    assert sample.features.levels[1][0].shape[2:] == (32, 64, 32)
+    # Label 1 fills 8 by 12 by 8 voxels, and images are bright where labels are.
+    assert sample.target[0, 0].sum().item() == pytest.approx(8 * 12 * 8, rel=0.05)
+    inside = sample.target[0, 1] > 0.9
+    assert sample.image[0, 0][inside].mean() > sample.image[0, 0][~inside].mean() + 1
+    assert not sample.valid[0, 0, :, 40:].any()  # beyond the volume nobody has annotated
+
+
+def test_an_unlabelled_volume_teaches_by_the_experts_soft_targets_only(
+    ingredients, config, tmp_path
+):
+    case = prepare_case(ingredients.sources[3], config.entry("one"), ingredients.experts, tmp_path)
+    sample = draw(case, config, Geometry((32, 64, 32), case.grid.affine))
+    assert not case.is_labelled
+    assert not sample.valid.any()
+    assert sample.soft.shape == (1, 2, 32, 64, 32)
+    assert 0 <= sample.soft.min() < sample.soft.max() <= 1
+
+
+def test_every_expert_looks_at_every_task(ingredients, config, tmp_path):
+    cases = prepare_cases(ingredients, config, tmp_path)
+    assert [len(case.views) for case in cases] == [2, 2, 2, 2]
+    assert all(np.abs(case.views[k][0].data).max() > 0 for case in cases for k in (0, 1))
+
+
+def test_features_on_disk_are_not_made_again(ingredients, config, tmp_path, monkeypatch):
+    prepare_cases(ingredients, config, tmp_path)
+    for expert in ingredients.experts:
+        monkeypatch.setattr(type(expert), "look", lambda *_: pytest.fail("looked again"))
+    prepare_cases(ingredients, config, tmp_path)
+
+
+@pytest.mark.slow
+def test_amalgamation_broken_and_resumed_equals_an_unbroken_one(ingredients, tmp_path):
+    recipe, cache = small_recipe(), tmp_path / "cache"
+    whole, notes = amalgamate(ingredients, recipe, tmp_path / "whole", cache)
+    calls = iter(range(100))
+    with pytest.raises(CancelledError):
+        amalgamate(ingredients, recipe, tmp_path / "cut", cache, cancelled=lambda: next(calls) >= 5)
+    log = (tmp_path / "cut" / "trunk" / "scalars.jsonl").read_text().splitlines()
+    assert 0 < len(log) < 4
+    resumed, _ = amalgamate(ingredients, recipe, tmp_path / "cut", cache, resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert notes["n_cases"] == {"one": 3, "two": 1}
+    scalars = [json.loads(line) for line in (tmp_path / "cut/trunk/scalars.jsonl").open()]
+    assert all(np.isfinite(line["loss"]) for line in scalars)
+
+
+@pytest.mark.slow
+def test_clicks_leave_the_trunk_as_it_is(ingredients, tmp_path):
+    recipe = small_recipe(2)
+    student, _ = amalgamate(ingredients, recipe, tmp_path / "run", tmp_path / "cache")
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    cases = prepare_cases(ingredients, student.config, tmp_path / "cache")
+    taught = train_clicks(student, cases, recipe, tmp_path / "clicks")
+    changed = {n for n, t in taught.state_dict().items() if not torch.equal(t, before[n])}
+    assert changed
+    assert all(
+        n.startswith(("prompt_encoder", "mask_decoder", "class_tokens", "to_gold", "to_dense"))
+        for n in changed
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [
+        ((35, 50, 36), (32, 64, 32)),  # hippocampus crops at 1 mm
+        ((64, 53, 53), (64, 32, 64)),  # a chest at 5 mm; the voxel limit is reached
+        ((20, 20, 20), (64, 32, 32)),  # two tokens at the coarsest stage, or nothing to normalise
+    ],
+)
+def test_windows_fit_the_volumes(size, window):
+    found = window_for(size, preset("tiny"))
+    assert sorted(found) == sorted(window)
+    assert np.prod(found) <= 131072
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(UserError, match="tiny, base"):
+        preset("huge")
