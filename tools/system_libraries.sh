@@ -28,12 +28,15 @@ fi
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing system libraries:$missing"
-    apt-get update -q >/dev/null
     # shellcheck disable=SC2086  # one word per package is meant
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >/dev/null
-    exit 0
+    if apt-get update -q >/dev/null &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing >/dev/null; then
+        exit 0
+    fi
+    echo "apt-get could not install:$missing" >&2
+else
+    echo "missing system libraries; on Debian or Ubuntu: sudo apt-get install$missing" >&2
 fi
-echo "missing system libraries; on Debian or Ubuntu: sudo apt-get install$missing" >&2
 if [ "${1:-}" = xvfb ] && ! command -v xvfb-run >/dev/null; then
     exit 1
 fi
