@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 class Segmenter(Protocol):
     """Anything that turns a volume into a label map of a task."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        ...
 
     def segment(self, volume: Volume, task: Task) -> NDArray[Any]:
         """Return the label map (Z, Y, X) on the volume's lattice."""

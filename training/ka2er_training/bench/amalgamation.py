@@ -196,6 +196,12 @@ class Plan:
 
     def _clicks(self, seed: int) -> Iterator[Entry]:
         budget = self.settings.measurement
+        taught = Cell(
+            "prompts",
+            f"prompts of student ka2er seed {seed}",
+            {"recipe": self.settings.recipe, "steps": self.settings.student.click_steps},
+            (self.student("ka2er", seed),),
+        )
         for task in self._tasks:
             settings = {
                 "recipe": self.settings.recipe,
@@ -205,9 +211,7 @@ class Plan:
                 "clicks": budget.clicks,
                 "mode": "sparse",
             }
-            cell = Cell(
-                "clicks", f"clicks on {task.name}", settings, (self.student("ka2er", seed),)
-            )
+            cell = Cell("clicks", f"clicks on {task.name}", settings, (taught,))
             yield Entry(cell, "clicks", "KA²ER sparse", task.name, seed)
 
     def _few(self, seed: int) -> Iterator[Entry]:

@@ -2,8 +2,108 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.cli import add_command, add_device
+
+if TYPE_CHECKING:
+    import argparse
+
+logger = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
     """Add the commands of this group."""
+    bench = commands.add_parser(
+        "bench", help="measure quality and cost", description="Measure quality and cost."
+    )
+    actions = bench.add_subparsers(required=True, metavar="BENCHMARK")
+    _add_amalgamation(actions)
+    _add_speed(actions)
+    _add_clicks(actions)
+
+
+def _add_amalgamation(actions: Any) -> None:
+    command = add_command(
+        actions,
+        "amalgamation",
+        run_amalgamation,
+        "compare experts, baselines and students on real volumes; resumable, takes long",
+    )
+    command.add_argument("data", type=Path, metavar="DATA", help="folder of nnU-Net raw data sets")
+    command.add_argument("--out", type=Path, required=True, help="cells, features and the report")
+    command.add_argument(
+        "--settings", default="full", help="full, small or a TOML file (default: %(default)s)"
+    )
+    command.add_argument(
+        "--max-minutes", type=float, help="begin no cell after this time; the running one ends"
+    )
+    command.add_argument("--list", action="store_true", help="only print which cells are missing")
+    command.add_argument("--report", action="store_true", help="only write the report")
+    command.add_argument("--only", default="", help="only cells named like this, and needs")
+    add_device(command)
+
+
+def run_amalgamation(args: argparse.Namespace) -> dict[str, Any]:
+    """Run, list or report the amalgamation benchmark."""
+    from ka2er_training.bench import run
+    from ka2er_training.bench.report import summary, write_report
+
+    plan, store = run.open_benchmark(args.data, args.out, args.settings)
+    if args.list:
+        for line in run.listing(plan, store):
+            sys.stdout.write(line + "\n")
+        return summary(plan, store)
+    if not args.report:
+        outcome = run.run_benchmark(
+            plan, store, args.data, device=args.device, max_minutes=args.max_minutes, only=args.only
+        )
+        for reason in outcome.failed.values():
+            logger.warning("failed: %s", reason)
+    command = f"ka2er bench amalgamation DATA --out DIR --settings {args.settings}"
+    logger.info("%s", write_report(plan, store, args.out / "report", command))
+    return summary(plan, store)
+
+
+def _add_speed(actions: Any) -> None:
+    command = add_command(
+        actions, "speed", run_speed, "CPU time, wall time and memory of passes and clicks"
+    )
+    command.add_argument("--student", default="sample", help="a student (default: %(default)s)")
+    command.add_argument("--volume", type=Path, help="an image (default: a sample volume)")
+    command.add_argument("--task", default="", help="of the student (default: its first)")
+    command.add_argument("--out", type=Path, help="folder for the table and the raw numbers")
+    command.add_argument("--repeats", type=int, default=5)
+    command.add_argument(
+        "--only", action="append", default=[], help="only these measurements; repeatable"
+    )
+
+
+def run_speed(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure speed."""
+    from ka2er_training.bench.speed import measure_speed, write_speed
+
+    result = measure_speed(args.student, args.volume, args.task, args.repeats, tuple(args.only))
+    sys.stdout.write("" if args.json else write_speed(result, args.out) + "\n")
+    return result
+
+
+def _add_clicks(actions: Any) -> None:
+    command = add_command(
+        actions, "clicks", run_clicks, "what a click takes, beside a ResEnc-L 192³ forward pass"
+    )
+    command.add_argument("--student", default="sample", help="a student (default: %(default)s)")
+    command.add_argument("--volume", type=Path, help="an image (default: a sample volume)")
+    command.add_argument("--task", default="", help="of the student (default: its first)")
+    command.add_argument("--out", type=Path, help="folder for the raw numbers")
+    command.add_argument("--repeats", type=int, default=20)
+
+
+def run_clicks(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure clicks."""
+    from ka2er_training.bench.speed import measure_clicks
+
+    return measure_clicks(args.student, args.volume, args.task, args.repeats, args.out)

@@ -1,0 +1,167 @@
+"""How cells that measure do their work: systems on cases, and the cost of K experts."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ka2er_training.bench.means import expert_folder
+from ka2er_training.bench.shifts import shift_named
+from ka2er_training.bench.subset import with_experts
+from ka2er_training.evaluate import LabelledCase, case_of_dataset, evaluate
+from napari_ka2er.core.io import read_volume
+from napari_ka2er.model.checkpoint import load_student
+from napari_ka2er.model.experts import Expert
+from napari_ka2er.model.predictor import Predictor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from ka2er_training.bench.cells import Cell, Store
+    from ka2er_training.bench.means import Means
+    from ka2er_training.evaluate import Segmenter
+    from napari_ka2er.core.task import Task
+    from napari_ka2er.core.volume import Volume
+    from napari_ka2er.model.config import Mode
+    from napari_ka2er.model.loaded import LoadedStudent
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertSegmenter:
+    """One expert, as nnU-Net predicts (no mirroring)."""
+
+    expert: Expert
+    name: str = "expert"
+
+    def segment(self, volume: Volume, task: Task) -> NDArray[Any]:
+        """Return the expert's label map."""
+        return self.expert.predict(volume)
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleSegmenter:
+    """All experts asked at once, none knowing whose volume it is.
+
+    A voxel belongs to the label with the highest probability that any expert gives, if that is at
+    least a half; labels of other tasks than the one asked for count as background.
+    """
+
+    experts: Sequence[Expert]
+    name: str = "ensemble"
+
+    def segment(self, volume: Volume, task: Task) -> NDArray[Any]:
+        """Return the label map of one task."""
+        highest = np.full(volume.shape, 0.5, np.float32)
+        labels = np.zeros(volume.shape, np.uint8)
+        for expert in self.experts:
+            logits = torch.from_numpy(expert.predict_logits(volume))
+            probabilities = logits.softmax(dim=0).numpy()
+            for value in expert.task.values:
+                wins = probabilities[value] > highest
+                labels[wins] = value if expert.task.name == task.name else 0
+                highest[wins] = probabilities[value][wins]
+        return labels
+
+
+@dataclass(frozen=True, slots=True)
+class StudentSegmenter:
+    """A student in one mode; it keeps nothing from one volume to the next."""
+
+    loaded: LoadedStudent
+    mode: Mode
+    name: str = "student"
+
+    def segment(self, volume: Volume, task: Task) -> NDArray[Any]:
+        """Return the student's automatic result."""
+        with tempfile.TemporaryDirectory() as folder:
+            predictor = Predictor(self.loaded, self.mode, Path(folder))
+            predictor.set_volume(volume)
+            labels: NDArray[Any] = predictor.segment(task.name).labels
+        return labels
+
+
+def evaluate_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
+    """Measure one system on one task's cases; return the raw rows."""
+    segmenter = _segmenter(cell, store, means)
+    rows = evaluate(
+        segmenter,
+        cases_of(cell, means),
+        change=_change(cell.settings["change"]),
+        progress=means.progress,
+        cancelled=means.cancelled,
+    )
+    return {"rows": [row.to_json() for row in rows]}
+
+
+def _segmenter(cell: Cell, store: Store, means: Means) -> Segmenter:
+    mode = cell.settings["mode"]
+    if mode in ("expert", "half expert", "ensemble"):
+        experts = [Expert.load(expert_folder(n, store), means.device) for n in cell.needs]
+        return EnsembleSegmenter(experts) if mode == "ensemble" else ExpertSegmenter(experts[0])
+    return StudentSegmenter(student_of(cell, store, means), mode)
+
+
+def student_of(cell: Cell, store: Store, means: Means) -> LoadedStudent:
+    """Return the student that a cell measures."""
+    return load_student(store.folder_of(cell.needs[0]) / "student", means.device)
+
+
+def cases_of(cell: Cell, means: Means) -> list[LabelledCase]:
+    """Return the cases that a cell measures on."""
+    folder = cell.settings["folder"]
+    task = means.task(cell.settings["task"], folder)
+    return [case_of_dataset(means.data / folder, name, task) for name in cell.settings["cases"]]
+
+
+def _change(name: str) -> Callable[[Volume, str], Volume] | None:
+    """Return what makes a shifted volume; its seed is the case's name, the same for all systems."""
+    if not name:
+        return None
+    shift = shift_named(name)
+    return lambda volume, case: shift(volume, zlib.crc32(case.encode()))
+
+
+def cost_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
+    """Return what an automatic pass costs with 1 … K experts in each mode, and the experts' own.
+
+    The expert of the volume's own task comes first, so that K = 1 is the student that is needed.
+    """
+    loaded = student_of(cell, store, means)
+    own = cell.settings["task"]
+    names = sorted(loaded.experts, key=lambda name: name != own)
+    task = means.task(own, cell.settings["folder"])
+    case = case_of_dataset(means.data / cell.settings["folder"], cell.settings["case"], task)
+    volume = read_volume(case.image)
+    passes = {n: _timed(partial(loaded.experts[n].predict, volume), cell) for n in names}
+    rows = []
+    for k in range(1, len(names) + 1):
+        smaller = with_experts(loaded, names[:k])
+        for mode in cell.settings["modes"]:
+            spent = _timed(partial(StudentSegmenter(smaller, mode).segment, volume, task), cell)
+            rows.append({"k": k, "mode": mode, **spent})
+        experts = [passes[name] for name in names[:k]]
+        total = {key: sum(one[key] for one in experts) for key in ("cpu_s", "seconds")}
+        rows.append({"k": k, "mode": "experts' own passes", **total})
+    return {"rows": rows, "shape": list(volume.shape), "spacing_mm": list(volume.spacing)}
+
+
+def _timed(work: Callable[[], Any], cell: Cell) -> dict[str, float]:
+    """Return the median CPU and wall seconds of some repetitions."""
+    cpu, wall = [], []
+    for _ in range(cell.settings["repeats"]):
+        begun = time.process_time(), time.perf_counter()
+        work()
+        cpu.append(time.process_time() - begun[0])
+        wall.append(time.perf_counter() - begun[1])
+    return {"cpu_s": statistics.median(cpu), "seconds": statistics.median(wall)}

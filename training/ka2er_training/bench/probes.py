@@ -1,0 +1,252 @@
+"""What `ka2er bench speed` measures, each in a process of its own: ``python -m … NAME JSON``.
+
+A probe sets something up and returns the work to repeat.  Only the work is timed; memory is the
+process's peak, and beside it what was resident when the set-up was done.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from napari_ka2er.core.volume import Volume
+    from napari_ka2er.model.config import Mode
+    from napari_ka2er.model.loaded import LoadedStudent
+    from napari_ka2er.model.predictor import Predictor
+
+    Work = Callable[[], object]
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """What a probe needs to know.
+
+    Parameters
+    ----------
+    student : str
+        A student's folder.
+    volume : str
+        An image file.
+    task : str
+        Of the student.
+    repeats : int
+        How often the work is timed, after one run that is not.
+    mode : str
+        Of the student.
+    expert : str
+        Name of one of its experts.
+    """
+
+    student: str = ""
+    volume: str = ""
+    task: str = ""
+    repeats: int = 5
+    mode: Mode = "sparse"
+    expert: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a probe's work took.
+
+    Parameters
+    ----------
+    wall_s, cpu_s : list of float
+        Per repetition; CPU time is that of all threads.
+    peak_mib, ready_mib : float
+        Highest resident memory of the process, and what it held before the work began.
+    threads : int
+        Threads that PyTorch was allowed.
+    what : str
+        The work in a few words.
+    """
+
+    wall_s: list[float]
+    cpu_s: list[float]
+    peak_mib: float
+    ready_mib: float
+    threads: int
+    what: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def resenc_l(settings: ProbeSettings) -> tuple[Work, str]:
+    """Return a forward pass of nnInteractive's architecture, with random weights.
+
+    nnInteractive (Isensee et al. 2025, arXiv:2503.08373) is nnU-Net's ResEnc-L on 192³ windows: one
+    image channel and seven of prompts.  It runs this for every click.
+    """
+    from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+
+    network = ResidualEncoderUNet(
+        input_channels=8,
+        n_stages=6,
+        features_per_stage=(32, 64, 128, 256, 320, 320),
+        conv_op=torch.nn.Conv3d,
+        kernel_sizes=3,
+        strides=(1, 2, 2, 2, 2, 2),
+        n_blocks_per_stage=(1, 3, 4, 6, 6, 6),
+        num_classes=2,
+        n_conv_per_stage_decoder=1,
+        conv_bias=True,
+        norm_op=torch.nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=torch.nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    )
+    return _forward(network, (1, 8, 192, 192, 192)), "ResEnc-L, 8 channels, 192³, random weights"
+
+
+def swin_unetr(settings: ProbeSettings) -> tuple[Work, str]:
+    """Return a forward pass of MONAI's SwinUNETR of the published size."""
+    from monai.networks.nets.swin_unetr import SwinUNETR
+
+    network = SwinUNETR(in_channels=1, out_channels=2, feature_size=48, use_v2=True)
+    return _forward(network, (1, 1, 96, 96, 96)), "MONAI SwinUNETR-V2, feature size 48, 96³"
+
+
+def _forward(network: torch.nn.Module, shape: Sequence[int]) -> Work:
+    network.eval().requires_grad_(False)
+    image = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+    def run() -> object:
+        with torch.inference_mode():
+            return network(image)
+
+    return run
+
+
+def encode_window(settings: ProbeSettings) -> tuple[Work, str]:
+    """Return the encoding of one window of the student's, with the experts that its mode runs."""
+    loaded, volume = _load(settings)
+    entry = loaded.config.entry(settings.task)
+
+    def run() -> int:
+        with _predictor(settings, loaded, volume) as predictor:
+            features = predictor.features(settings.task)
+            z, y, x = (slice(n // 2, n // 2 + 1) for n in features.geometry.shape)
+            return features.fill((z, y, x))
+
+    window = "x".join(map(str, entry.window))
+    return run, f"encode the window of {window} around the volume's middle, {settings.mode}"
+
+
+def automatic_pass(settings: ProbeSettings) -> tuple[Work, str]:
+    """Return the student's automatic result on a whole volume, nothing cached."""
+    loaded, volume = _load(settings)
+
+    def run() -> object:
+        with _predictor(settings, loaded, volume) as predictor:
+            return predictor.segment(settings.task).labels
+
+    return run, f"automatic pass, {settings.mode}, {_shape(volume)}"
+
+
+def expert_pass(settings: ProbeSettings) -> tuple[Work, str]:
+    """Return one expert's own nnU-Net prediction of the whole volume."""
+    loaded, volume = _load(settings)
+    expert = loaded.experts[settings.expert]
+    return partial(expert.predict, volume), f"nnU-Net pass of {settings.expert}, {_shape(volume)}"
+
+
+def click(settings: ProbeSettings) -> tuple[Work, str]:
+    """Return a click in the middle of the volume, with its features cached."""
+    from napari_ka2er.core.prompts import Point
+
+    loaded, volume = _load(settings)
+    holder = _predictor(settings, loaded, volume)
+    predictor = holder.__enter__()  # its cache must outlive the set-up; the process ends with it
+    labels = predictor.segment(settings.task).labels
+    task = loaded.config.entry(settings.task).task
+    z, y, x = volume.geometry.to_world([n // 2 for n in volume.shape])
+    prompt = Point((float(z), float(y), float(x)), positive=True)
+    previous = labels == task.values[0]
+
+    def run() -> object:
+        return predictor.prompt(settings.task, task.values[0], [prompt], previous=previous)
+
+    region = predictor.prompt(settings.task, task.values[0], [prompt], previous=previous).roi
+    size = "x".join(str(part.stop - part.start) for part in region)
+    return run, f"one click, features cached, region {size}, {settings.mode}"
+
+
+class _predictor:
+    """A predictor with a cache of its own, which is gone afterwards."""
+
+    def __init__(self, settings: ProbeSettings, loaded: LoadedStudent, volume: Volume) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._made = settings.mode, loaded, volume
+
+    def __enter__(self) -> Predictor:
+        from napari_ka2er.model.predictor import Predictor
+
+        mode, loaded, volume = self._made
+        predictor = Predictor(loaded, mode, Path(self._folder.name))
+        predictor.set_volume(volume)
+        return predictor
+
+    def __exit__(self, *error: object) -> None:
+        self._folder.cleanup()
+
+
+def _load(settings: ProbeSettings) -> tuple[LoadedStudent, Volume]:
+    from napari_ka2er.core.io import read_volume
+    from napari_ka2er.model.checkpoint import load_student
+
+    loaded = load_student(Path(settings.student))
+    for name in loaded.experts:  # loading is not part of any measurement
+        assert loaded.experts[name].task
+    return loaded, read_volume(Path(settings.volume))
+
+
+def _shape(volume: Volume) -> str:
+    return "x".join(map(str, volume.shape))
+
+
+PROBES: Mapping[str, Callable[[ProbeSettings], tuple[Work, str]]] = {
+    probe.__name__: probe
+    for probe in (resenc_l, swin_unetr, encode_window, automatic_pass, expert_pass, click)
+}
+
+
+def run_probe(name: str, settings: ProbeSettings) -> Spent:
+    """Set a probe up, run it once, then time its repetitions."""
+    work, what = PROBES[name](settings)
+    ready = psutil.Process().memory_info().rss / MIB
+    if settings.repeats > 1:
+        work()  # the first run allocates and chooses algorithms
+    wall, cpu = [], []
+    for _ in range(settings.repeats):
+        begun = time.perf_counter(), time.process_time()
+        work()
+        wall.append(time.perf_counter() - begun[0])
+        cpu.append(time.process_time() - begun[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    peak = peak / 1024 if sys.platform == "darwin" else peak  # bytes on macOS
+    return Spent(wall, cpu, peak, ready, torch.get_num_threads(), what)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the probe that the arguments name and print what it took, as JSON on the last line."""
+    name, text = arguments
+    spent = run_probe(name, ProbeSettings(**json.loads(text)))
+    sys.stdout.write(json.dumps(asdict(spent)) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
