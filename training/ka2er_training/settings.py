@@ -86,7 +86,7 @@ class TaskRecord:
     patient: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.spacing_mm) != 3 or any(not is_number(s) or s <= 0 for s in self.spacing_mm):
+        if len(self.spacing_mm) != 3 or any(not is_number(s) or not 0 < s < 1e4 for s in self.spacing_mm):
             raise UserError(
                 f"spacing_mm of task {self.task.name}: three lengths above 0", f"{self.spacing_mm}"
             )
@@ -161,14 +161,14 @@ def parse_settings(text: str) -> Settings:
             f"format = {FORMAT}", "another one or none", "use the version of ka2er that wrote it"
         )
     _refuse_unknown(table.get("presets", {}), set(PRESETS), "[presets]")
+    tasks = table.get("tasks", {})
+    _require_tables(tasks)
     return Settings(
         expert=_build(ExpertDefaults, table, "expert"),
         holdout=_build(HoldoutSettings, table, "holdout"),
         gate=_build(GateSettings, table, "gate"),
         presets={name: _override(name, table.get("presets", {}).get(name, {})) for name in PRESETS},
-        tasks={
-            name: TaskRecord.from_table(name, part) for name, part in table.get("tasks", {}).items()
-        },
+        tasks={name: TaskRecord.from_table(name, part) for name, part in tasks.items()},
     )
 
 
@@ -201,6 +201,12 @@ def _override(name: str, table: Mapping[str, Any]) -> Preset:
     """Return a preset with the user's own values."""
     _refuse_unknown(table, {item.name for item in fields(Preset)} - {"plans"}, f"[presets.{name}]")
     return replace(PRESETS[name], **table)
+
+
+def _require_tables(tasks: object) -> None:
+    """Refuse tasks that are no tables."""
+    if not isinstance(tasks, dict) or not all(isinstance(part, dict) for part in tasks.values()):
+        raise UserError("tables [tasks.NAME]", repr(tasks))
 
 
 def _refuse_unknown(table: object, known: set[str], where: str) -> None:

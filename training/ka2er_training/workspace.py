@@ -210,5 +210,6 @@ def read_json(path: Path) -> Any:
 
 def _remove_new(folder: Path, existed: bool) -> None:
     """Remove what `Workspace.create` made before it failed."""
-    for path in list(folder.iterdir()) if existed else [folder]:
-        remove(path)
+    if folder.exists():
+        for path in list(folder.iterdir()) if existed else [folder]:
+            remove(path)
