@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_ka2er.model.alignment import WindowFeatures
     from napari_ka2er.model.cache import Cache
     from napari_ka2er.model.config import Mode, TaskEntry
-    from napari_ka2er.model.expert_features import ExpertView
+    from napari_ka2er.model.expert_view import ExpertView
     from napari_ka2er.model.loaded import LoadedStudent
     from napari_ka2er.model.student import Encoded
     from napari_ka2er.model.tiles import Region, Tile

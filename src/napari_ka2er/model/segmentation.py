@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ka2er.core.metrics import voxel_ml
+from napari_ka2er.core.metrics import volumes_ml, voxel_ml
 from napari_ka2er.model.ranking import Evidence
 from napari_ka2er.model.sampling import sample, slab_of, slabs
 from napari_ka2er.model.uncertainty import sigmoid, uncertainty_of
@@ -109,6 +109,11 @@ class Segmentation:
         for rows in slabs(self.geometry.shape, len(stored)):
             result[:, rows] = sample(stored, lattice, slab_of(self.geometry, rows))
         return result
+
+    def volumes_ml(self) -> dict[str, float]:
+        """Return the size of each label in millilitres, by name."""
+        sizes = volumes_ml(self.labels, self.geometry, self.task.values)
+        return {label.name: round(sizes[label.value], 3) for label in self.task.labels}
 
     def evidence(self) -> Evidence:
         """Return what speaks for this task being the right one for the volume."""

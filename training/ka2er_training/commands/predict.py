@@ -1,9 +1,103 @@
-"""The `predict` commands."""
+"""The `predict` and `prompt` commands."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.cli import add_command, add_device
+from napari_ka2er.core.errors import UserError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from napari_ka2er.core.prompts import Prompt
+    from napari_ka2er.core.volume import Geometry
+    from napari_ka2er.model.predictor import Predictor
 
 
 def add(commands: Any) -> None:
     """Add the commands of this group."""
+    command = add_command(commands, "predict", run_predict, "segment volumes automatically")
+    _add_common(command)
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="file or folder")
+    command.add_argument(
+        "--task", action="append", default=[], help="repeatable; default: all that fit"
+    )
+    command.add_argument("--save-uncertainty", action="store_true")
+    command.add_argument("--save-expert-map", action="store_true")
+    command = add_command(commands, "prompt", run_prompt, "segment one object by clicks")
+    _add_common(command)
+    command.add_argument("input", type=Path, metavar="INPUT")
+    command.add_argument("--task", required=True)
+    command.add_argument("--label", help="name or value (default: any structure)")
+    command.add_argument(
+        "--point",
+        action="append",
+        default=[],
+        metavar="z,y,x[,-]",
+        help="voxel of the image, in the object, or out of it with ',-'; repeatable",
+    )
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("student", metavar="STUDENT", help="a student's folder, or 'sample'")
+    command.add_argument("-o", "--out", type=Path, required=True, metavar="OUT")
+    command.add_argument("--mode", default="sparse", choices=["sparse", "full", "distilled"])
+    command.add_argument("--cache-dir", type=Path, help="default: the user's cache folder")
+    add_device(command)
+
+
+def _predictor(args: argparse.Namespace) -> Predictor:
+    from napari_ka2er.model.catalogue import find_student
+
+    folder = find_student(args.student)  # before seconds of imports
+    from napari_ka2er.model.checkpoint import load_student
+    from napari_ka2er.model.device import resolve_device
+    from napari_ka2er.model.predictor import Predictor
+
+    loaded = load_student(folder, resolve_device(args.device))
+    return Predictor(loaded, args.mode, args.cache_dir)
+
+
+def run_predict(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Segment volumes."""
+    from ka2er_training.prediction import Wanted, predict_files
+    from ka2er_training.progress import progress_bar
+
+    wanted = Wanted(tuple(args.task), args.save_uncertainty, args.save_expert_map)
+    predictor = _predictor(args)
+    with progress_bar() as progress:
+        return predict_files(predictor, args.inputs, args.out, wanted, progress)
+
+
+def run_prompt(args: argparse.Namespace) -> dict[str, Any]:
+    """Segment one object by clicks."""
+    from ka2er_training.prediction import Clicks, prompt_volume
+    from napari_ka2er.core.io import read_volume
+
+    volume = read_volume(args.input)
+    prompts = [parse_point(text, volume.geometry) for text in args.point]
+    return prompt_volume(_predictor(args), volume, args.out, Clicks(args.task, args.label, prompts))
+
+
+def parse_point(text: str, geometry: Geometry) -> Prompt:
+    """Return the click that ``z,y,x`` or ``z,y,x,-`` stands for, in voxels of the image.
+
+    Raises
+    ------
+    UserError
+        If the text is not of that form.
+    """
+    from napari_ka2er.core.prompts import Point
+
+    parts = text.split(",")
+    sign = parts.pop().strip() if len(parts) == 4 else "+"
+    try:
+        index = [float(part) for part in parts]
+    except ValueError:
+        index = []
+    if len(index) != 3 or sign not in "+-":
+        raise UserError("a point z,y,x or z,y,x,-", repr(text))
+    z, y, x = (float(p) for p in geometry.to_world(index))
+    return Point((z, y, x), positive=sign != "-")

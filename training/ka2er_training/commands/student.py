@@ -1,9 +1,84 @@
-"""The `student` commands."""
+"""The `info` and `cache` commands."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.cli import add_command
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def add(commands: Any) -> None:
     """Add the commands of this group."""
+    command = add_command(commands, "info", run_info, "say what a student or a volume is")
+    command.add_argument("path", metavar="PATH", help="a student's folder, 'sample', or a volume")
+    cache = commands.add_parser(
+        "cache", help="what is kept of volumes", description="What is kept of volumes."
+    )
+    actions = cache.add_subparsers(required=True, metavar="ACTION")
+    listed = add_command(actions, "ls", run_cache_ls, "list what is kept")
+    removed = add_command(actions, "rm", run_cache_rm, "remove entries, or everything")
+    removed.add_argument("key", nargs="*", metavar="KEY", help="as shown by ls, or its beginning")
+    removed.add_argument("--all", action="store_true", help="remove everything")
+    for command in (listed, removed):
+        command.add_argument("--cache-dir", type=Path, help="default: the user's cache folder")
+
+
+def run_info(args: argparse.Namespace) -> dict[str, Any]:
+    """Describe a student or a volume."""
+    from ka2er_training.description import describe
+
+    result = describe(args.path)
+    if not args.json:
+        _show(result)
+    return result
+
+
+def _show(result: dict[str, Any], indent: str = "") -> None:
+    """Write a nested table as lines."""
+    for key, value in result.items():
+        if isinstance(value, dict):
+            sys.stdout.write(f"{indent}{key}\n")
+            _show(value, indent + "  ")
+        else:
+            sys.stdout.write(f"{indent}{key}: {value}\n")
+
+
+def run_cache_ls(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """List what is kept."""
+    from datetime import datetime
+
+    from napari_ka2er.model.cache import Cache
+
+    rows = []
+    for entry in Cache(args.cache_dir).entries():
+        rows.append(
+            {
+                "key": entry.key,
+                "name": entry.name,
+                "mode": entry.mode,
+                "spacing_mm": list(entry.spacing_mm),
+                "filled": f"{entry.n_filled}/{entry.n_tiles}",
+                "mib": round(entry.size_bytes / 2**20, 1),
+                "used": datetime.fromtimestamp(entry.used).isoformat(timespec="seconds"),
+            }
+        )
+    if not args.json:
+        for row in rows:
+            sys.stdout.write("  ".join(str(value) for value in row.values()) + "\n")
+    return rows
+
+
+def run_cache_rm(args: argparse.Namespace) -> dict[str, Any]:
+    """Remove entries."""
+    from napari_ka2er.core.errors import UserError
+    from napari_ka2er.model.cache import Cache
+
+    if bool(args.key) == args.all:
+        raise UserError("keys to remove, or --all", "both" if args.key else "neither")
+    freed = Cache(args.cache_dir).remove(None if args.all else args.key)
+    return {"freed_mib": round(freed / 2**20, 1)}

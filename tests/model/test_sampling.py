@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from napari_ka2er.core.volume import Geometry
+from napari_ka2er.model import sampling
+from napari_ka2er.model.sampling import sample, slab_of, slabs
+from napari_ka2er.model.tiles import tiled_grid
+
+NOT_TURNED = np.eye(3)
+ROTATION = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
+
+
+def geometry_of(shape, spacing, order=(0, 1, 2), flips=(1, 1, 1), turn=NOT_TURNED):
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.eye(3)[:, order] @ np.diag(np.array(spacing) * flips)
+    affine[:3, 3] = 11, -7, 4
+    return Geometry(shape, affine)
+
+
+def plane(geometry, slope=(0.5, -0.25, 0.125)):
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in geometry.shape), indexing="ij"), -1)
+    return geometry.to_world(index) @ np.array(slope)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1)])
+def test_a_linear_field_is_reproduced_whatever_the_axes(order, flips):
+    image = geometry_of((9, 13, 17), (2.0, 1.0, 1.5), order, flips, ROTATION)
+    grid = tiled_grid(image, (1.1, 1.7, 2.3), (32, 32, 32))
+    values = np.stack([plane(grid), 2 * plane(grid)]).astype(np.float32)
+    result = sample(values, grid, image)
+    np.testing.assert_allclose(result[0], plane(image), atol=1e-3)
+    np.testing.assert_allclose(result[1], 2 * plane(image), atol=2e-3)
+
+
+def test_one_axis_at_a_time_is_the_same_as_point_by_point(monkeypatch):
+    image = geometry_of((9, 13, 17), (2.0, 1.0, 1.5), (2, 0, 1), (-1, 1, 1), ROTATION)
+    grid = tiled_grid(image, (2.0, 2.0, 2.0), (16, 16, 16))
+    values = np.random.default_rng(0).normal(size=(2, *grid.shape)).astype(np.float16)
+    fast = sample(values, grid, image)
+    monkeypatch.setattr(
+        sampling, "_separable", lambda v, m, _, shape: sampling._general(v, m, shape)
+    )
+    np.testing.assert_allclose(fast, sample(values, grid, image), atol=1e-4)
+
+
+def test_a_rotated_lattice_is_sampled_point_by_point():
+    grid = geometry_of((24, 24, 24), (1.0, 1.0, 1.0))
+    turned = geometry_of((5, 6, 7), (1.0, 1.0, 1.0), turn=ROTATION)
+    values = plane(grid)[None].astype(np.float32)
+    index = grid.to_index(turned.to_world(np.stack(np.indices(turned.shape), -1)))
+    inside = ((index >= 0) & (index <= 23)).all(-1)
+    assert inside.sum() > 50
+    np.testing.assert_allclose(
+        sample(values, grid, turned)[0][inside], plane(turned)[inside], atol=1e-4
+    )
+
+
+def test_outside_the_nearest_value_holds():
+    small = geometry_of((2, 2, 2), (1.0, 1.0, 1.0))
+    large = geometry_of((2, 2, 9), (1.0, 1.0, 1.0))
+    values = np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2)
+    assert (sample(values, small, large)[0][..., 2:] == values[0][..., -1:]).all()
+
+
+def test_slabs_cover_every_row_once_and_bound_the_memory():
+    rows = list(slabs((500, 512, 512), 3))
+    assert [r for s in rows for r in range(s.start, s.stop)] == list(range(500))
+    assert max(s.stop - s.start for s in rows) * 512 * 512 * 3 * 4 <= 64 * 2**20
+    assert list(slabs((3, 4, 5), 1)) == [slice(0, 3)]
+    geometry = geometry_of((9, 4, 5), (1.0, 2.0, 3.0))
+    part = slab_of(geometry, slice(4, 9))
+    np.testing.assert_allclose(part.to_world((0, 1, 1)), geometry.to_world((4, 1, 1)))

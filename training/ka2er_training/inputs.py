@@ -1,0 +1,86 @@
+"""Which files a command line names, read ahead of their use."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import SUFFIXES, WRITTEN_SUFFIXES, is_readable, read_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from napari_ka2er.core.volume import Volume
+
+_DEFAULT_SUFFIX = ".nii.gz"
+
+
+def list_inputs(inputs: Sequence[Path]) -> list[Path]:
+    """Return the volumes that paths stand for; folders of image files are opened, sorted by name.
+
+    Raises
+    ------
+    UserError
+        If a path does not exist or holds no volume.
+    """
+    found: list[Path] = []
+    for path in inputs:
+        if not path.exists():
+            raise UserError("a volume or a folder of volumes", f"{path}, which does not exist")
+        inside = _volumes_in(path) if path.is_dir() else []
+        if not inside and not is_readable(path):
+            raise UserError(f"a volume ({', '.join(SUFFIXES)}, DICOM) or a folder", f"{path}")
+        found += inside or [path]
+    return list(dict.fromkeys(found))
+
+
+def _volumes_in(folder: Path) -> list[Path]:
+    """Return the image files in a folder; none if it is itself a volume."""
+    if folder.name.lower().endswith(".zarr"):
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES))
+
+
+def read_ahead(paths: Sequence[Path]) -> Iterator[tuple[Path, Volume]]:
+    """Yield volumes; the next one is read in a thread meanwhile."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(read_volume, paths[0])
+        for number, path in enumerate(paths):
+            volume = coming.result()
+            if number + 1 < len(paths):
+                coming = pool.submit(read_volume, paths[number + 1])
+            yield path, volume
+
+
+def case_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the part of each file's name before the suffix.
+
+    Raises
+    ------
+    UserError
+        If two are equal: the results would overwrite each other.
+    """
+    names = {path: stem_of(path) for path in paths}
+    seen: dict[str, Path] = {}
+    for path, name in names.items():
+        if name in seen:
+            raise UserError("inputs with different names", f"{seen[name]} and {path}")
+        seen[name] = path
+    return names
+
+
+def stem_of(path: Path) -> str:
+    """Return a file's name without the suffix of its format, also ``.nii.gz`` and ``.ome.zarr``."""
+    name = path.resolve().name
+    for suffix in sorted(("", ".ome.zarr", ".ome.tif", ".ome.tiff", *SUFFIXES), key=len)[::-1]:
+        if suffix and name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def suffix_for(path: Path) -> str:
+    """Return the input's own suffix if label maps can be written in its format."""
+    endings = [s for s in WRITTEN_SUFFIXES if path.name.lower().endswith(s)]
+    return max(endings, key=len) if endings else _DEFAULT_SUFFIX

@@ -1,0 +1,244 @@
+"""Segment files: the work behind `ka2er predict` and `ka2er prompt`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ka2er_training.inputs import case_names, list_inputs, read_ahead, stem_of, suffix_for
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import WRITTEN_SUFFIXES, write_labels, write_volume
+from napari_ka2er.core.task import Label, Task
+from napari_ka2er.model.ranking import TaskFit, taken_or_refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.prompts import Prompt
+    from napari_ka2er.core.volume import Volume
+    from napari_ka2er.model.predictor import Predictor
+    from napari_ka2er.model.segmentation import Segmentation
+
+    Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be made of each volume.
+
+    Parameters
+    ----------
+    tasks : tuple of str
+        The tasks; empty takes those that fit the volume.
+    uncertainty : bool
+        Also write how unsure each voxel is.
+    expert_map : bool
+        Also write how much each expert was trusted.
+    """
+
+    tasks: tuple[str, ...] = ()
+    uncertainty: bool = False
+    expert_map: bool = False
+
+
+def predict_files(
+    predictor: Predictor,
+    inputs: Sequence[Path],
+    out: Path,
+    wanted: Wanted,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Segment volumes and write the label maps in their geometry.
+
+    The next volume is read while the current one is segmented.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The student.
+    inputs : sequence of Path
+        Files, DICOM or OME-Zarr folders, or folders of files.
+    out : Path
+        A folder for ``<case>_<task>.nii.gz`` (or the input's own format); or one file, for one
+        volume and one task.
+    wanted : Wanted
+        Tasks and extras.
+    progress : callable, optional
+        Called with the share that is done and what is being done.
+
+    Returns
+    -------
+    list of dict
+        Per volume and task: ``input``, ``task``, ``labels`` (the file), ``why``, ``windows``,
+        ``seconds``, ``volumes_ml`` by label, and the extra files.
+
+    Raises
+    ------
+    UserError
+        If an input or a task is unknown, nothing fits, or a file cannot be written.
+    """
+    for task in wanted.tasks:
+        predictor.entry(task)
+    paths = list_inputs(inputs)
+    is_file = out.name.lower().endswith(WRITTEN_SUFFIXES)
+    if is_file and (len(paths) > 1 or len(wanted.tasks) > 1):
+        raise UserError("a folder to write several label maps to", f"the file {out}")
+    names = case_names(paths)
+    results: list[dict[str, Any]] = []
+    for number, (path, volume) in enumerate(read_ahead(paths)):
+        predictor.set_volume(volume)
+        show = _part(progress, number, len(paths), names[path])
+        fits = _fits(predictor, wanted, show)
+        if is_file and len(fits) > 1:
+            raise UserError("a folder to write several label maps to", f"the file {out}")
+        for fit in fits:
+            target = out if is_file else out / f"{names[path]}_{fit.task}{suffix_for(path)}"
+            result = _predict_one(predictor, fit, target, wanted, show)
+            results.append({"input": str(path), **result})
+    return results
+
+
+def _fits(predictor: Predictor, wanted: Wanted, progress: Progress | None) -> list[TaskFit]:
+    """Return the tasks to carry out, and why."""
+    if wanted.tasks:
+        return [TaskFit(task, 1.0, "named", taken=True) for task in wanted.tasks]
+    fits = predictor.rank_tasks(progress=progress)
+    return taken_or_refuse(fits, predictor.volume.name)
+
+
+def _predict_one(
+    predictor: Predictor, fit: TaskFit, target: Path, wanted: Wanted, progress: Progress | None
+) -> dict[str, Any]:
+    """Segment one task of the current volume and write what is wanted."""
+    volume = predictor.volume
+    result = predictor.segment(fit.task, progress=progress)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_labels(target, result.labels, volume, result.task)
+    entry: dict[str, Any] = {
+        "task": fit.task,
+        "labels": str(target),
+        "why": fit.reason,
+        "mode": predictor.mode,
+        "windows": result.n_windows,
+        "seconds": round(result.seconds, 2),
+        "volumes_ml": result.volumes_ml(),
+    }
+    if wanted.uncertainty:
+        path = _beside(target, "uncertainty")
+        _write_image(path, _uncertainty(predictor, result, progress), volume, ("uncertainty",))
+        entry["uncertainty"] = str(path)
+    if wanted.expert_map:
+        path = _beside(target, "experts")
+        names = (*predictor.loaded.experts, "null")
+        _write_image(path, result.expert_map(), volume, names[-len(result.expert_map()) :])
+        entry["expert_map"] = str(path)
+    return entry
+
+
+def _uncertainty(
+    predictor: Predictor, result: Segmentation, progress: Progress | None
+) -> NDArray[np.float32]:
+    """Return the uncertainty, with the disagreement of the student without its experts."""
+    if predictor.mode == "distilled":
+        return result.uncertainty()
+    other = predictor.segment(result.task.name, mode="distilled", progress=progress)
+    return result.uncertainty(other)
+
+
+@dataclass(frozen=True, slots=True)
+class Clicks:
+    """One object to segment: its task, its label's name or value (None: any), and prompts."""
+
+    task: str
+    label: str | None
+    prompts: Sequence[Prompt]
+
+
+def prompt_volume(
+    predictor: Predictor, volume: Volume, out: Path, clicks: Clicks
+) -> dict[str, Any]:
+    """Segment one object by prompts, given one after the other, and write it.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The student.
+    volume : Volume
+        The image.
+    out : Path
+        The label map to write.
+    clicks : Clicks
+        The object.
+
+    Returns
+    -------
+    dict
+        ``labels``, ``task``, ``label``, ``voxels``, ``predicted_dice``,
+        ``click_seconds``.
+
+    Raises
+    ------
+    UserError
+        If task or label are unknown, or a prompt lies outside the volume.
+    """
+    task = predictor.entry(clicks.task).task
+    label = _label(task, clicks.label)
+    if not clicks.prompts:
+        raise UserError("at least one --point", "none")
+    predictor.set_volume(volume)
+    mask = np.zeros(volume.shape, bool)
+    seconds, dice = [], 0.0
+    for n_prompts in range(1, len(clicks.prompts) + 1):
+        value = None if label is None else label.value
+        answer = predictor.prompt(task.name, value, clicks.prompts[:n_prompts], mask)
+        mask[answer.box] = answer.mask
+        seconds.append(round(answer.seconds, 3))
+        dice = answer.predicted_dice
+    value = 1 if label is None else label.value
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shown = Task(task.name, (label or Label(1, "object"),), task.modality)
+    write_labels(out, mask * np.uint16(value), volume, shown)
+    return {
+        "labels": str(out),
+        "task": task.name,
+        "label": shown.labels[0].name,
+        "voxels": int(mask.sum()),
+        "predicted_dice": round(dice, 4),
+        "click_seconds": seconds,
+    }
+
+
+def _label(task: Task, name: str | None) -> Label | None:
+    """Return the label with this name or value."""
+    if name is None:
+        return None
+    return task.label(int(name) if name.isdecimal() else name)
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f"{stem_of(target)}_{what}{suffix_for(target)}")
+
+
+def _write_image(
+    path: Path, data: NDArray[np.float32], like: Volume, channels: tuple[str, ...]
+) -> None:
+    data = data[0] if data.ndim == 4 and len(data) == 1 else data
+    write_volume(path, replace(like, data=data, channel_names=channels, name=stem_of(path)))
+
+
+def _part(
+    progress: Progress | None, number: int, count: int, name: str
+) -> Callable[[float, str], None] | None:
+    """Return a progress function for one of several volumes."""
+    if progress is None:
+        return None
+
+    def show(share: float, what: str) -> None:
+        progress((number + share) / count, f"{name}: {what}")
+
+    return show
