@@ -30,10 +30,11 @@ def add(commands: Any) -> None:
 
 def run_build(args: argparse.Namespace) -> dict[str, Any]:
     """Train experts and student; resumes where it was interrupted."""
+    from ka2er_training.distributed import processes
     from ka2er_training.progress import progress_bar
     from ka2er_training.sample.build import SampleData, build_sample
 
-    with progress_bar() as show:
+    with processes("cpu"), progress_bar() as show:
         data = SampleData(args.hippocampus, args.lungs)
         return build_sample(args.folder, data, args.out, seed=args.seed, progress=show)
 

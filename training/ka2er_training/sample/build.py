@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.dataset import TaskOptions, add_task
+from ka2er_training.distributed import first_alone, rank
 from ka2er_training.experts import ExpertPlan, train_expert
 from ka2er_training.integrity import ReadOptions
 from ka2er_training.nnunet import FOLD
@@ -84,15 +85,16 @@ def build_sample(
         Plain data: the student's version, its folder and how large it is.
     """
     tell = progress or (lambda share, text: None)
-    workspace = _open_or_create(workspace_folder)
-    for i, name in enumerate(TASKS):
-        tell(0.1 * i, f"task {name}")
-        workspace = _task(workspace, name, data, seed)
-        _expert(workspace, name, seed)
+    with first_alone():
+        workspace = _open_or_create(workspace_folder)
+        for i, name in enumerate(TASKS):
+            tell(0.1 * i, f"task {name}")
+            workspace = _task(workspace, name, data, seed)
+            _expert(workspace, name, seed)
     if current(workspace) is None:
         plan = AmalgamationPlan(tasks=tuple(TASKS), seed=seed, resume=True, task_strength=_STRENGTH)
         amalgamate_workspace(workspace, plan, progress=lambda s, t: tell(0.3 + 0.7 * s, t))
-    return ship(workspace, out)
+    return {} if rank() else ship(workspace, out)
 
 
 def _open_or_create(folder: Path) -> Workspace:
