@@ -149,7 +149,7 @@ def make_model_folder(
     weights: dict[str, torch.Tensor] | None = None,
     **extra: object,
 ) -> Path:
-    """Write plans.json, dataset.json and a checkpoint per fold; `extra` goes into the checkpoint."""
+    """Write plans.json, dataset.json and a checkpoint per fold, with `extra` entries in it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plans.json").write_text(json.dumps(model.plans))
     (folder / "dataset.json").write_text(json.dumps(model.dataset))

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd import forward_ad
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from napari_ka2er.model.expert_features import decode
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _MIN_TOKENS = 4
+# Step of the finite differences: networks are piecewise linear, so it need only stay between
+# rounding errors and the next kink.
+_STEP = 1e-3
 
 
 def token_centres(
@@ -30,27 +32,24 @@ def token_centres(
     strides: Sequence[Sequence[int]],
     *,
     n_draws: int = 4,
-    seed: int = 0,
 ) -> tuple[tuple[float, float, float], ...]:
     """Return the voxel at which token 0 of each decoder stage looks.
 
     The centre of a token is the centroid of its squared gradient with respect to the image,
     averaged over channels (each divided by its variance) and over the tokens in the middle of the
-    patch.  With white noise v and position a, E[(J v)(J a v)] = Σ J² a, so that forward-mode
-    derivatives along v and a·v give all tokens at once (Hutchinson's estimator).
+    patch.  With white noise v and position a, E[(J v)(J a v)] = Σ J² a, so that derivatives along v
+    and a·v give all tokens at once (Hutchinson's estimator).
 
     Parameters
     ----------
     network : nn.Module
         A U-Net of dynamic-network-architectures, frozen.
     patch : sequence of int
-        Its patch size (z, y, x) in its own axes.
+        Its patch size along its own axes.
     strides : sequence of (int, int, int)
         Total stride per stage, finest first.
     n_draws : int
         Noise images to average over.
-    seed : int
-        Of the noise.
 
     Returns
     -------
@@ -59,44 +58,46 @@ def token_centres(
     """
     device = next(network.parameters()).device
     shape = [max(p, _MIN_TOKENS * s) for p, s in zip(patch, strides[-1], strict=True)]
-    n_channels = int(next(network.parameters()).shape[1])
-    random = torch.Generator().manual_seed(seed)
-    moments = [torch.zeros(4, dtype=torch.float64) for _ in strides]
-    with torch.no_grad(), _fixed_statistics(network):
-        for _ in range(n_draws):
-            image = torch.randn(1, n_channels, *shape, generator=random).to(device)
-            noise = torch.randn(image.shape, generator=random).to(device)
-            for stage, found in enumerate(_moments(network, image, noise, strides)):
-                moments[stage] += found
-    centres = (found[1:] / found[0] for found in moments)
-    return tuple((float(z), float(y), float(x)) for z, y, x in centres)
+    size = (1, int(next(network.parameters()).shape[1]), *shape)
+    random = torch.Generator().manual_seed(0)
+    moments = torch.zeros(len(strides), 4, dtype=torch.float64)
+    for _ in range(n_draws):
+        image, noise = (torch.randn(size, generator=random).to(device) for _ in range(2))
+        moments += _moments(network, image, noise, strides)
+    centres = (moments[:, 1:] / moments[:, :1]).tolist()
+    return tuple((z, y, x) for z, y, x in centres)
 
 
+@torch.no_grad()
 def _moments(
     network: nn.Module, image: Tensor, noise: Tensor, strides: Sequence[Sequence[int]]
-) -> list[Tensor]:
-    """Return per stage the energy Σ J² and its first moments about the tokens' origins."""
-    values, plain = _derivative(network, image, noise)
-    found = [torch.zeros(4, dtype=torch.float64) for _ in strides]
-    weights = [1 / v.var(dim=(0, 2, 3, 4), keepdim=True).clamp_min(1e-12) for v in values]
-    for stage in range(len(strides)):
-        found[stage][0] = (_inner(plain[stage]) ** 2 * weights[stage]).double().sum().cpu()
-    for axis in range(3):
-        _, moved = _derivative(network, image, noise * _positions(image, axis))
-        for stage, stride in enumerate(strides):
-            origin = _positions(plain[stage], axis) * stride[axis]
-            about = _inner(plain[stage] * (moved[stage] - origin * plain[stage]))
-            found[stage][1 + axis] = (about * weights[stage]).double().sum().cpu()
+) -> Tensor:
+    """Return per stage the energy Σ J² and its first moments about the tokens' own voxels."""
+    found = torch.zeros(len(strides), 4, dtype=torch.float64)
+    with _fixed_statistics(network):
+        base = decode(network, image)
+        plain = _derivatives(network, image, noise, base)
+        weights = [1 / b.var(dim=(0, 2, 3, 4), keepdim=True).clamp_min(1e-12) for b in base]
+        for stage, along in enumerate(plain):
+            found[stage, 0] = (_inner(along) ** 2 * weights[stage]).double().sum()
+        for axis in range(3):
+            place = _positions(image, axis)
+            middle = place.mean()
+            moved = _derivatives(network, image, noise * (place - middle) / middle, base)
+            for stage, along in enumerate(plain):
+                own = _positions(along, axis) * strides[stage][axis]
+                away = moved[stage] * middle + (middle - own) * along
+                about = _inner(along * away) * weights[stage]
+                found[stage, 1 + axis] = about.double().sum()
     return found
 
 
-def _derivative(
-    network: nn.Module, image: Tensor, direction: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
-    with forward_ad.dual_level():
-        features = decode(network, forward_ad.make_dual(image, direction))
-        pairs = [forward_ad.unpack_dual(feature) for feature in features]
-        return [p.primal for p in pairs], [p.tangent for p in pairs]
+def _derivatives(
+    network: nn.Module, image: Tensor, direction: Tensor, base: list[Tensor]
+) -> list[Tensor]:
+    """Return the features' derivatives in a direction, by stage."""
+    features = decode(network, image + _STEP * direction)
+    return [(f - b) / _STEP for f, b in zip(features, base, strict=True)]
 
 
 def _positions(like: Tensor, axis: int) -> Tensor:
@@ -115,17 +116,19 @@ def _inner(features: Tensor) -> Tensor:
 
 @contextmanager
 def _fixed_statistics(network: nn.Module) -> Iterator[None]:
-    """Let instance normalisation treat its mean and deviation as constants.
+    """Let instance normalisation keep the mean and deviation of the first image it sees.
 
     Otherwise every token would depend a little on every voxel of the window, which pulls centroids
     towards the window's middle.
     """
+    known: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def normalise(layer: Any, inputs: tuple[Tensor], _: Tensor) -> Tensor:
         x = inputs[0]
-        fixed = forward_ad.unpack_dual(x).primal
-        mean = fixed.mean(dim=(2, 3, 4), keepdim=True)
-        deviation = (fixed.var(dim=(2, 3, 4), keepdim=True, correction=0) + layer.eps).sqrt()
+        if layer not in known:
+            variance = x.var(dim=(2, 3, 4), keepdim=True, correction=0)
+            known[layer] = x.mean(dim=(2, 3, 4), keepdim=True), (variance + layer.eps).sqrt()
+        mean, deviation = known[layer]
         result: Tensor = (x - mean) / deviation
         if layer.affine:
             result = result * layer.weight[:, None, None, None] + layer.bias[:, None, None, None]
