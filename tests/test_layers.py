@@ -109,3 +109,15 @@ def test_what_napari_imports_at_start_loads_no_torch():
         f"napari_ka2er.{path.stem}" for path in (TOP / "src" / "napari_ka2er").glob("_[a-z]*.py")
     ]
     assert not HEAVY & loaded_by("import " + ", ".join(modules))
+
+
+def test_without_the_extras_everything_but_training_can_be_imported():
+    """A plain install has no nnU-Net and no window: the student still runs, in distilled mode."""
+    missing = ("nnunetv2", "submitit", "tensorboard", "napari", "PySide6", "nilearn")
+    modules = modules_in("src/napari_ka2er/core", "napari_ka2er.core")
+    modules += modules_in("src/napari_ka2er/model", "napari_ka2er.model")
+    modules += modules_in("training/ka2er_training/commands", "ka2er_training.commands")
+    needed = [name for name in modules if not name.endswith((".expert_plan", ".expert_predictor"))]
+    blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in missing)
+    loaded = loaded_by(f"import sys; {blocked}; import {', '.join(needed)}")
+    assert "torch" in loaded
