@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,8 +130,8 @@ def _channels_first(image: sitk.Image) -> NDArray[Any]:
 def _nrrd_lines(path: Path) -> tuple[str, ...]:
     """Return the lines of an NRRD header that hold its geometry, if it states directions."""
     with path.open("rb") as file:
-        raw = iter(file.readline, b"\n")
-        lines = [line.decode("utf-8", "replace").rstrip("\r\n") for line in raw if line.strip()]
+        raw = takewhile(bytes.strip, file)  # up to the empty line, or the end of a detached header
+        lines = [line.decode("utf-8", "replace").rstrip("\r\n") for line in raw]
     kept = tuple(line for line in lines if line.partition(":")[0] in _GEOMETRY_FIELDS)
     return kept if any(line.startswith("space directions:") for line in kept) else ()
 

@@ -119,7 +119,7 @@ def _array(image: Any) -> NDArray[Any]:
     proxy = image.dataobj
     if proxy.is_proxy and (proxy.slope, proxy.inter) == (1, 0):
         return np.asarray(proxy.get_unscaled())
-    return np.asarray(proxy.get_scaled(np.float32))
+    return np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
 
 
 def _channels_first(data: NDArray[Any], header: Any) -> NDArray[Any]:

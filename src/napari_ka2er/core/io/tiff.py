@@ -84,6 +84,8 @@ def write(path: Path, volume: Volume) -> None:
     data = volume.data
     if header.kind == "imagej" and data.dtype in _IMAGEJ_TYPES:
         _write_imagej(path, data, header)
+    elif data.dtype.kind in "iu" and data.dtype.itemsize > 4:
+        raise UserError("values that OME-TIFF can hold", f"{data.dtype}", "write .nii.gz or .zarr")
     else:
         _write_ome(path, volume, data, header)
 
