@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Progress = Callable[[float, str], None]
     Cancelled = Callable[[], bool]
 
+# Trained later, on clicks; distributed training also insists that whatever is trained is used.
+PROMPT_SIDE = ("prompt_encoder", "mask_decoder", "class_tokens", "to_gold", "to_dense")
 _N_TOKENS = 4000  # tokens per volume and stage that the frozen statistics are taken from
 
 
@@ -212,7 +214,7 @@ def train_student(
         student.config,
         cases,
         recipe.teaching,
-        frozen=("prompt_encoder", "mask_decoder", "class_tokens"),
+        frozen=PROMPT_SIDE,
         rates=slow,
     )
     averaged = train(
