@@ -1,9 +1,46 @@
-"""The `evaluate` commands."""
+"""The `evaluate` command."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.cli import add_command, add_device
+
+if TYPE_CHECKING:
+    import argparse
 
 
 def add(commands: Any) -> None:
     """Add the commands of this group."""
+    command = add_command(
+        commands, "evaluate", run_evaluate, "Dice, NSD and HD95 on a workspace's hold-out"
+    )
+    command.add_argument("folder", type=Path, metavar="DIR", help="the workspace")
+    command.add_argument("--student", metavar="V", help="version (default: the current one)")
+    command.add_argument("--mode", default="sparse", choices=["sparse", "full", "distilled"])
+    command.add_argument("--experts", action="store_true", help="the experts instead of a student")
+    add_device(command)
+
+
+def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate a student or the experts, print the table, and keep it in ``reports``."""
+    from ka2er_training.evaluate_workspace import evaluate_workspace
+    from ka2er_training.progress import progress_bar
+    from ka2er_training.workspace import Workspace
+    from napari_ka2er.model.device import resolve_device
+
+    workspace = Workspace.open(args.folder)
+    with progress_bar() as progress:
+        result: dict[str, Any] = evaluate_workspace(
+            workspace,
+            args.student,
+            mode=args.mode,
+            experts=args.experts,
+            device=str(resolve_device(args.device)),
+            progress=progress,
+        )
+    if not args.json:
+        sys.stdout.write(result["table"] + "\n")
+    return result
