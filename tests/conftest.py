@@ -24,3 +24,11 @@ def ball() -> Volume:
     z, y, x = np.ogrid[:12, :24, :24]
     distance_mm = np.sqrt((2 * (z - 5.5)) ** 2 + (y - 11.5) ** 2 + (x - 11.5) ** 2)
     return Volume((distance_mm < 6).astype(np.float32), np.diag([2.0, 1.0, 1.0, 1.0]))
+
+
+@pytest.fixture(scope="session")
+def student_folder(tmp_path_factory):
+    """The folder of an untrained student with two tasks, two grids and two real experts."""
+    from tests.model.folders import make_student_folder  # seconds of imports that few tests need
+
+    return make_student_folder(tmp_path_factory.mktemp("students") / "student")
