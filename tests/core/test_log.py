@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.core.acting import SHAPE, TASK, act, new_volume
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.prompts import Point
 from napari_ka2er.core.records import ACTIONS, BOXES, read_records
 from napari_ka2er.core.session import Session
 from napari_ka2er.core.sessions import (
@@ -25,17 +26,10 @@ from napari_ka2er.core.sessions import (
     restore_session,
     source_of,
 )
-from napari_ka2er.core.task import Label, Task
+from napari_ka2er.core.task import Label
 from napari_ka2er.core.volume import Volume
 
-TASK = Task("organs", (Label(1, "liver"), Label(2, "spleen"), Label(3, "vessel")))
-SHAPE = (4, 6, 8)
 MANY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def new_volume():
-    data = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
-    return Volume(data, np.diag([2.5, 1.0, 0.5, 1.0]), name="case 7")
 
 
 def state_of(session):
@@ -55,28 +49,6 @@ def state_of(session):
         s.history.n_undone,
         s.active_s,
     )
-
-
-def act(session, seed, n_actions):
-    """Do random things that are one or more actions each; yield after each."""
-    rng = random.Random(seed)
-    for _ in range(n_actions):
-        low = [rng.randrange(n) for n in SHAPE]
-        region = tuple(slice(a, rng.randint(a + 1, n)) for a, n in zip(low, SHAPE, strict=True))
-        choice = rng.random()
-        if choice < 0.5:
-            values = np.full(session.mask[region].shape, rng.randrange(4))
-            session.write(region, values, "brush", {"radius_mm": 2.0})
-        elif choice < 0.7:
-            number = session.add_object(rng.randint(1, 3), rng.random() < 0.5)
-            session.add_prompt(number, Point((low[0] * 2.5, low[1] * 1.0, low[2] * 0.5)))
-            request = session.request(number)
-            session.apply_result(request, region, np.ones(session.mask[region].shape, bool))
-        elif choice < 0.85:
-            rng.choice([session.undo, session.redo])()
-        else:
-            session.review_slice(0, low[0])
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +130,11 @@ def test_a_flipped_byte_ends_the_log_before_it_and_nothing_is_thrown_away(
 WORKER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_log import TASK, act, new_volume
+sys.path.insert(0, sys.argv[1])
+from tests.core.acting import TASK, act, new_volume
 from napari_ka2er.core.sessions import create_session
-session = create_session(Path(sys.argv[1]), new_volume(), TASK)
-for _ in act(session, int(sys.argv[2]), 10**6):
+session = create_session(Path(sys.argv[2]), new_volume(), TASK)
+for _ in act(session, int(sys.argv[3]), 10**6):
     sys.stdout.write(str(session._log.n_actions) + chr(10))
     sys.stdout.flush()
 """
@@ -196,11 +168,11 @@ def twin_of(seed, n_actions):
 
 @pytest.mark.parametrize("n_moments", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_kill_9_at_random_moments_loses_no_committed_action(tmp_path, n_moments):
-    code = WORKER.format(tests=os.path.dirname(__file__))
+    root = Path(__file__).parents[2]
     rng = random.Random(n_moments)
     for moment in range(n_moments):
         folder = tmp_path / f"session{moment}"
-        command = [sys.executable, "-c", code, str(folder), str(moment)]
+        command = [sys.executable, "-c", WORKER, str(root), str(folder), str(moment)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         first = process.stdout.readline()
         time.sleep(rng.uniform(0, 0.3))

@@ -1,5 +1,6 @@
 """Sessions on a (6, 8, 10) volume with oblique axes and voxels of 3 x 1 x 2 mm."""
 
+import time
 import tracemalloc
 
 import numpy as np
@@ -424,3 +425,21 @@ def test_a_stroke_takes_memory_for_its_box_only():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200_000  # the mask has 13 MB, the box 2 kB
+
+
+@pytest.mark.slow
+def test_undo_of_a_whole_volume_takes_at_most_100_ms():
+    """512 x 512 x 400 voxels; processor time, as other work on the machine is not ours."""
+    volume = Volume(np.broadcast_to(np.zeros((), np.int16), (400, 512, 512)), np.eye(4))
+    session = Session(volume, TASK)
+    z, y, x = np.ogrid[:400, :512, :512]
+    organ = (z - 200) ** 2 + (y - 256) ** 2 + (x - 256) ** 2 < 180**2
+    session.write((slice(None),) * 3, organ.astype(np.uint8), "automatic")
+    session.write((slice(None),) * 3, organ.astype(np.uint8) * 2, "tool")
+    seconds = []
+    for step in (session.undo, session.redo) * 3:
+        start = time.process_time()
+        step()
+        seconds.append(time.process_time() - start)
+    assert np.median(seconds) < 0.1
+    assert session.state.history.held_bytes < 10_000_000

@@ -113,29 +113,9 @@ def export_package(
     if path.exists():
         raise UserError("a new folder for the package", f"{path}", "choose another name")
     _check_together(corrections)
-    first = corrections[0]
-    shapes = [correction.volume.shape for correction in corrections]
-    has_ignore = not all(
-        c.reviewed.is_whole(shape) for c, shape in zip(corrections, shapes, strict=True)
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as folder:
-        for part in ("imagesTr", "labelsTr"):
-            (folder / part).mkdir(parents=True)
-        lines = []
-        for number, correction in enumerate(corrections):
-            if progress:
-                progress(number / len(corrections), f"case {number + 1} of {len(corrections)}")
-            lines.append(_write_case(folder, correction))
-        names = [line["case"] for line in lines]
-        if len(set(names)) < len(names):
-            raise UserError("each image once in a package", f"{sorted(names)}")
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / CORRECTIONS).write_text(text, "utf-8")
-        _write_json(folder / DATASET, _dataset(corrections, has_ignore))
-        _write_json(folder / MANIFEST, _manifest(folder, first.task))
-    if progress:
-        progress(1.0, "done")
+        _write_package(folder, corrections, progress or (lambda share, what: None))
     return path
 
 
@@ -158,6 +138,25 @@ def _check_together(corrections: Sequence[Correction]) -> None:
         if c.reviewed.is_empty():
             remedy = "mark the slices you checked, or the whole volume, as reviewed"
             raise UserError("a reviewed part in every case", f"none in {c.volume.name}", remedy)
+
+
+def _write_package(
+    folder: Path, corrections: Sequence[Correction], progress: Callable[[float, str], None]
+) -> None:
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    lines = []
+    for number, correction in enumerate(corrections):
+        progress(number / len(corrections), f"case {number + 1} of {len(corrections)}")
+        lines.append(_write_case(folder, correction))
+    names = [line["case"] for line in lines]
+    if len(set(names)) < len(names):
+        raise UserError("each image once in a package", f"{sorted(names)}")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / CORRECTIONS).write_text(text, "utf-8")
+    _write_json(folder / DATASET, _dataset(corrections))
+    _write_json(folder / MANIFEST, _manifest(folder, corrections[0].task))
+    progress(1.0, "done")
 
 
 def _write_case(folder: Path, correction: Correction) -> dict[str, Any]:
@@ -204,12 +203,12 @@ def _without_names(volume: Volume) -> Volume:
     return replace(volume, header=header, name="case")
 
 
-def _dataset(corrections: Sequence[Correction], has_ignore: bool) -> dict[str, Any]:
+def _dataset(corrections: Sequence[Correction]) -> dict[str, Any]:
     """Return nnU-Net's dataset.json."""
     task, volume = corrections[0].task, corrections[0].volume
     values = values_in_package(task)
     labels = {"background": 0, **{label.name: values[label.value] for label in task.labels}}
-    if has_ignore:
+    if not all(c.reviewed.is_whole(c.volume.shape) for c in corrections):
         labels["ignore"] = len(values) + 1
     names = (task.modality,) if volume.n_channels == 1 else volume.channel_names
     dataset = {

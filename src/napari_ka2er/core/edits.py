@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 Region = tuple[slice, slice, slice]
 Labels = NDArray[np.unsignedinteger[Any]]
 
-# Large enough to pack at full speed, small enough that a whole-volume edit needs no second volume.
-SLAB_BYTES = 1 << 25
+# Large enough to pack at full speed, small enough that a whole-volume edit needs no second volume
+# and that a part of one is unpacked without the rest.
+SLAB_BYTES = 1 << 22
 _HEAD, _LENGTH = struct.Struct("<I"), struct.Struct("<Q")
 
 
@@ -95,14 +96,24 @@ class Delta:
     labels: tuple[int, ...]
     n_voxels: int
 
-    def slabs(self) -> Iterator[tuple[Region, Labels]]:
-        """Yield the parts (region, exclusive-or) with changes, in the map's coordinates."""
-        if not self.n_voxels:
+    def slabs(self, inside: Region | None = None) -> Iterator[tuple[Region, Labels]]:
+        """Yield the parts (region, exclusive-or) with changes, in the map's coordinates.
+
+        With `inside`, only what lies in that box.
+        """
+        shared = overlap(self.region, inside) if inside else self.region
+        if not self.n_voxels or shared is None:
             return
-        z, y, x = self.region
-        shape = (z.stop - z.start, y.stop - y.start, x.stop - x.start)
-        for rows, values in unpack(self.packed.read(), shape, np.dtype(self.dtype)):
-            yield (slice(z.start + rows.start, z.start + rows.stop), y, x), values
+        rows = shared[0]
+        for where, values in unpack(self.packed.read(), self.region, self.dtype, rows):
+            part = overlap(where, shared)
+            if part is not None:
+                yield part, values[within(part, where)]
+
+
+def warm_up() -> None:
+    """Import the compressor, so that the first stroke of the brush does not wait for it."""
+    import blosc2  # noqa: F401
 
 
 def difference(before: Labels, after: NDArray[Any], locked: tuple[int, ...], at: Region) -> Delta:
@@ -153,21 +164,22 @@ def pack(before: Labels, after: NDArray[Any], locked: tuple[int, ...] = ()) -> b
 
 
 def unpack(
-    data: bytes, shape: tuple[int, int, int], dtype: np.dtype[Any]
-) -> Iterator[tuple[slice, Labels]]:
-    """Yield the rows and exclusive-or of each slab that `pack` found changes in."""
+    data: bytes, region: Region, dtype: str, wanted: slice
+) -> Iterator[tuple[Region, Labels]]:
+    """Yield the parts (region, exclusive-or) of what `pack` returned that have `wanted` rows."""
     import blosc2
 
+    z, y, x = region
     (rows_per_slab,) = _HEAD.unpack_from(data)
     position = _HEAD.size
-    for start in range(0, shape[0], rows_per_slab):
+    for start in range(z.start, z.stop, rows_per_slab):
+        stop = min(start + rows_per_slab, z.stop)
         (length,) = _LENGTH.unpack_from(data, position)
         position += _LENGTH.size
-        if length:
-            rows = slice(start, min(start + rows_per_slab, shape[0]))
-            values = np.empty((rows.stop - rows.start, *shape[1:]), dtype)
+        if length and start < wanted.stop and stop > wanted.start:
+            values = np.empty((stop - start, y.stop - y.start, x.stop - x.start), dtype)
             blosc2.decompress2(data[position : position + length], dst=values)
-            yield rows, values
+            yield (slice(start, stop), y, x), values
         position += length
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_ka2er.core.actions import Change, Edit
-from napari_ka2er.core.edits import overlap, union, within
+from napari_ka2er.core.edits import union, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,8 +104,6 @@ def contribution(
         The present labels.
     newest_first : iterable of Change
         The history.
-    object_number : int
-        The object.
 
     Returns
     -------
@@ -116,17 +115,15 @@ def contribution(
         The labels in the box before it did.
     """
     edits = [change for change in newest_first if isinstance(change, Edit)]
-    regions = [edit.delta.region for edit in edits if edit.object_number == object_number]
-    if not regions:
+    own_edits = [n for n, edit in enumerate(edits) if edit.object_number == object_number]
+    if not own_edits:
         return None
-    box = regions[0]
-    for region in regions[1:]:
-        box = union(box, region)
+    box = reduce(union, (edits[n].delta.region for n in own_edits))
     without = mask[box].copy()
-    closed = np.zeros(without.shape, np.bool_)
-    own = np.zeros(without.shape, np.bool_)
-    for edit in edits:
-        for part, values in _parts(edit, box):
+    closed, own = (np.zeros(without.shape, np.bool_) for _ in range(2))
+    for edit in edits[: own_edits[-1] + 1]:  # what is older was there before the object
+        for region, values in edit.delta.slabs(box):
+            part = within(region, box)
             changed = (values != 0) & ~closed[part]
             if edit.object_number == object_number:
                 without[part] ^= np.where(changed, values, 0).astype(mask.dtype)
@@ -134,13 +131,3 @@ def contribution(
             else:
                 closed[part] |= changed
     return box, own, without
-
-
-def _parts(edit: Edit, box: Region) -> Iterator[tuple[Region, Labels]]:
-    """Yield where in `box` an edit lies (counted from its start), and its exclusive-or there."""
-    if overlap(edit.delta.region, box) is None:
-        return
-    for region, values in edit.delta.slabs():
-        shared = overlap(region, box)
-        if shared is not None:
-            yield within(shared, box), values[within(shared, region)]

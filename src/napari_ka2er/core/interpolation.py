@@ -35,23 +35,20 @@ def fill_between_slices(
 ) -> Change:
     """Return the labels with a label's gaps between key slices filled by shape interpolation.
 
-    Between two key slices the signed distances to both outlines are averaged by the distance to
-    each slice.  Two outlines that do not overlap are first moved on top of each other, along the
-    line between their centres, which a plain average cannot do: it would leave a gap.
+    Between two key slices the signed distances to both outlines are averaged.  Outlines that do not
+    overlap are first moved on top of each other: their plain average would leave a gap.
 
     Parameters
     ----------
-    labels : ndarray of unsigned int, shape (Z, Y, X)
-        The label map.
-    value : int
-        The label.
+    labels, value : ndarray of unsigned int, shape (Z, Y, X), and int
+        The label map and the label.
     axis : int
         Slices are taken across this axis: 0, 1 or 2.
     spacing_mm : tuple of float
         Distance between voxel centres along (Z, Y, X).
     keys : sequence of int, optional
-        The slices that were drawn, by default all that have the label.  In the others the label is
-        replaced by the interpolation; drawn slices and other labels are not touched.
+        The slices that were drawn, by default all that have the label; the label is replaced in
+        those between them.
 
     Raises
     ------
@@ -68,17 +65,21 @@ def fill_between_slices(
             "two slices with the label", f"{len(drawn)}", "draw it on one more slice of this axis"
         )
     box, part = _box_of(labels, value, axis, drawn)
-    stack = np.moveaxis(part, axis, 0)
-    wanted = stack.copy()
+    return box, _filled(part, value, axis, [i - drawn[0] for i in drawn], spacing_mm)
+
+
+def _filled(part: Labels, value: int, axis: int, drawn: list[int], spacing_mm: Spacing) -> Labels:
+    """Return a copy of the labels, filled between each drawn slice and the next."""
     in_plane = tuple(s for a, s in enumerate(spacing_mm) if a != axis)
+    wanted = part.copy()
+    stack = np.moveaxis(wanted, axis, 0)  # a view: filling it fills `wanted`
     for low, high in pairwise(drawn):
-        first, last = (stack[i - drawn[0]] == value for i in (low, high))
+        first, last = stack[low] == value, stack[high] == value
         for index in range(low + 1, high):
             shape = _between(first, last, (index - low) / (high - low), in_plane)
-            row = wanted[index - drawn[0]]
-            row[row == value] = 0
-            row[shape & (row == 0)] = value
-    return box, np.moveaxis(wanted, 0, axis)
+            stack[index][stack[index] == value] = 0
+            stack[index][shape & (stack[index] == 0)] = value
+    return wanted
 
 
 def _box_of(labels: Labels, value: int, axis: int, drawn: list[int]) -> Change:

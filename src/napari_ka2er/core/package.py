@@ -113,8 +113,7 @@ def check_package(path: Path, known: Mapping[str, str] | None = None) -> list[st
     path : Path
         The package.
     known : mapping of str to str, optional
-        Images that must not be in it: `content_digest` to what to call them, such as
-        ``"hold-out case 012"``.
+        Images that must not be in it: `content_digest` to name, say ``"hold-out case 012"``.
 
     Returns
     -------
@@ -154,7 +153,7 @@ def summarise_package(path: Path) -> dict[str, Any]:
 
 def _summary(case: PackagedCase) -> dict[str, Any]:
     record = case.record
-    n_prompts = sum(len(o.get("prompts", ())) for o in record.get("objects", ()))
+    n_prompts = sum(len(found["prompts"]) for found in record.get("objects", ()))
     kept = ("reviewed_share", "reviewer", "seconds", "student", "changed_voxels", "statuses")
     return {"case": case.name, "n_prompts": n_prompts, **{k: record.get(k) for k in kept}}
 
@@ -189,10 +188,8 @@ def _wrong_dataset(package: Package) -> Iterator[str]:
     """Yield where dataset.json does not say what nnU-Net wants and the manifest says."""
     dataset = _read_json(package.path / DATASET)
     values = values_in_package(package.task)
-    labels = {label.name: values[label.value] for label in package.task.labels}
-    wanted = {"background": 0, **labels}
-    if package.ignore is not None:
-        wanted["ignore"] = len(values) + 1
+    wanted = {"background": 0} | {x.name: values[x.value] for x in package.task.labels}
+    wanted |= {} if package.ignore is None else {"ignore": len(values) + 1}
     if dataset.get("labels") != wanted:
         yield f"labels are {dataset.get('labels')}, wanted {wanted}"
     if dataset.get("numTraining") != len(package.cases):
@@ -218,8 +215,7 @@ def _wrong_case(package: Package, case: PackagedCase) -> Iterator[str]:
     if _content_of(channels) != case.content:
         yield "the image is not the one in corrections.jsonl"
     n_labels = len(package.task.labels)
-    allowed = {*range(n_labels + 1), package.ignore}
-    strange = sorted({int(v) for v in np.unique(labels)} - allowed)
+    strange = sorted({*np.unique(labels).tolist()} - {*range(n_labels + 1), package.ignore})
     if strange:
         yield f"labels {strange} are neither 0 to {n_labels} nor the ignore label"
     reviewed = case.reviewed.mask(geometry.shape)

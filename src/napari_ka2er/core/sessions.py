@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from napari_ka2er.core.edits import warm_up
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.log import HEADER, SessionLog, read_header
 from napari_ka2er.core.records import read_records
@@ -51,6 +52,8 @@ def create_session(
 ) -> Session:
     """Begin a session whose every action is committed to a new folder.
 
+    This takes a moment, in which another thread can keep the window alive.
+
     Parameters
     ----------
     folder : Path
@@ -64,6 +67,7 @@ def create_session(
     digest : str, optional
         ``volume.digest()``, if it is known already: computing it takes a moment.
     """
+    warm_up()
     about = {
         "name": volume.name,
         "digest": digest or volume.digest(),
@@ -78,6 +82,8 @@ def create_session(
 def restore_session(folder: Path, volume: Volume) -> Session:
     """Continue a session with all its committed actions, on the volume it is about.
 
+    This takes a moment, as `create_session` does.
+
     Raises
     ------
     UserError
@@ -90,6 +96,7 @@ def restore_session(folder: Path, volume: Volume) -> Session:
             f"{volume.name} of shape {volume.shape}",
             "open that volume first",
         )
+    warm_up()
     return Session(volume, task, SessionLog(folder))
 
 
