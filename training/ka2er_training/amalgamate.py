@@ -209,13 +209,15 @@ def train_student(
     """
     if not any(case.is_labelled for case in cases) and not recipe.teaching.distillation:
         raise UserError("labelled training volumes", "none", "add a task with labels")
-    slow = {"foundation.net.swinViT": recipe.sizes.foundation_rate} if recipe.foundation else {}
+    rates = {"fine": 2.0, "coarse": 2.0}  # small, and zero-initialised at their ends
+    if recipe.foundation:
+        rates["foundation.net.swinViT"] = recipe.sizes.foundation_rate
     work = student_work(
         student.config,
         cases,
         recipe.teaching,
         frozen=PROMPT_SIDE,
-        rates=slow,
+        rates=rates,
     )
     averaged = train(
         student, work, recipe.sizes.schedule, out,

@@ -204,7 +204,10 @@ def _soft(expert: Expert, volume: Volume, entry: TaskEntry, grid: Geometry) -> N
 
 def _view(expert: Expert, volume: Volume, entry: TaskEntry, cache: Path) -> tuple[StoredMap, ...]:
     """Return an expert's filled feature maps; their places are kept beside the arrays."""
-    index = cache / f"{volume.digest()[:24]}-{expert.digest[:16]}-{entry.spacing_mm}.json"
+    seen_at = f"{expert.digest}{expert.token_centres}{entry.spacing_mm}"
+    index = (
+        cache / f"{volume.digest()[:24]}-{hashlib.sha256(seen_at.encode()).hexdigest()[:24]}.json"
+    )
     if not index.exists():
         view = expert.look(volume, entry.spacing_mm, cache)
         view.fill()

@@ -16,7 +16,7 @@ from napari_ka2er.core.task import Label, Task
 from napari_ka2er.model import expert_files
 from napari_ka2er.model.expert_features import total_strides
 from napari_ka2er.model.expert_files import read_json
-from napari_ka2er.model.expert_probe import token_centres
+from napari_ka2er.model.expert_probe import token_centres, trained_centres
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,8 @@ def convert(
     network = _network(plan, model)
     if half:
         network.half().float()
-    centres = token_centres(network, plan.patch_size, total_strides(network))
+    strides = total_strides(network)
+    centres = trained_centres(token_centres(network, plan.patch_size, strides), strides)
     entry = {
         "format": expert_files.FORMAT_VERSION,
         "task": (task or known).to_json(),
