@@ -1,0 +1,88 @@
+import json
+
+import pytest
+from tests.model.folders import blob, make_student_folder
+
+from ka2er_training.bench import speed
+from ka2er_training.bench.probes import PROBES, ProbeSettings, run_probe
+from ka2er_training.cli import main
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import write_volume
+
+
+def spent(cpu):
+    return {"cpu_s": [cpu, 2 * cpu, 3 * cpu], "wall_s": [cpu] * 3, "peak_mib": 300.0,
+            "ready_mib": 100.0, "threads": 1, "what": "work"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speed")
+    write_volume(folder / "blob.nii.gz", blob((20, 24, 22)))
+    return make_student_folder(folder / "student"), folder / "blob.nii.gz"
+
+
+def test_ratios_are_those_of_the_design():
+    measured = {
+        "click": spent(0.1), "window distilled": spent(0.5), "window full": spent(1.0),
+        "pass sparse": spent(3.0), "expert one": spent(2.0), "expert two": spent(4.0),
+        "ResEnc-L 192³": {**spent(0), "cpu_s": [60.0]},
+    }  # fmt: skip
+    assert speed.ratios(measured) == {
+        "ResEnc-L 192³ / click": 300.0,
+        "window full / distilled": 2.0,
+        "pass sparse / all experts' own passes": 0.5,
+    }
+
+
+def test_the_table_says_median_spread_and_memory():
+    result = {
+        "date": "2026-01-31", "machine": {"cpus": 2, "arch": "x"}, "student": "s",
+        "volume": "v", "task": "t", "measurements": {"click": spent(0.1)}, "ratios": {},
+    }  # fmt: skip
+    (row,) = speed.speed_table(result).rows
+    assert row == ("click", "0.20 [0.10, 0.30]", "0.10 [0.10, 0.10]", "300", "200", "work")
+
+
+@pytest.mark.parametrize("name", ["encode_window", "automatic_pass", "expert_pass", "click"])
+def test_probes_measure_time_and_memory(files, name):
+    student, volume = map(str, files)
+    settings = ProbeSettings(student, volume, "one", 2, "sparse", "two")
+    measured = run_probe(name, settings)
+    assert len(measured.cpu_s) == len(measured.wall_s) == 2
+    assert all(seconds > 0 for seconds in measured.cpu_s)
+    assert measured.peak_mib >= measured.ready_mib > 0
+
+
+def test_a_click_in_a_process_of_its_own(files):
+    student, volume = map(str, files)
+    measured = speed.probe("click", ProbeSettings(student, volume, "one", 2))
+    assert "features cached" in measured["what"]
+
+
+def test_clicks_print_the_object_that_the_design_asks_for(files, monkeypatch, capsys):
+    def pretend(name, settings):
+        assert name in PROBES
+        return {**spent(0.1), "cpu_s": [0.2]} if name == "click" else {**spent(0), "cpu_s": [50.0]}
+
+    monkeypatch.setattr(speed, "probe", pretend)
+    student, volume = map(str, files)
+    assert main(["bench", "clicks", "--student", student, "--volume", volume, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed["click_s"]) == {"p50", "p95"}
+    assert printed["cpu_ratio"] == pytest.approx(250)
+    assert {"click_cpu_s", "reference_cpu_s", "peak_mib"} <= set(printed)
+
+
+def test_a_probe_that_fails_says_why(files):
+    student, volume = map(str, files)
+    with pytest.raises(UserError, match="nobody"):
+        speed.probe("expert_pass", ProbeSettings(student, volume, "one", 1, "sparse", "nobody"))
+
+
+def test_unknown_tasks_and_volumes_are_refused(files):
+    student, volume = files
+    with pytest.raises(UserError, match="'liver'"):
+        speed.open_settings(str(student), volume, "liver", 1)
+    with pytest.raises(UserError, match="does not exist"):
+        speed.open_settings(str(student), volume.with_name("none.nii.gz"), "", 1)

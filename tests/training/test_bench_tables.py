@@ -1,0 +1,176 @@
+import json
+import math
+
+import pytest
+
+from ka2er_training.bench import tables, tables_cost
+from ka2er_training.bench.amalgamation import OTHER_SERIES, Entry
+from ka2er_training.bench.cells import Cell, Store
+from ka2er_training.bench.figures import click_curves, cost_curves, forest
+from ka2er_training.bench.report import json_safe, verdicts
+from ka2er_training.bench.systems import EXPERTS, JOINT, KA2ER
+from ka2er_training.bench.tables import Results, Table
+
+FULL = KA2ER[0]
+
+
+class Made:
+    """Entries whose cells are finished with given numbers."""
+
+    def __init__(self, folder):
+        self.store, self.entries = Store(folder), []
+
+    def add(self, table, system, values, *, task="t", seed=0, column="", finished=True):
+        """Add an evaluation; `values` maps a case to its labels' Dice."""
+        settings = {"n": len(self.entries)}
+        cell = Cell("evaluation", f"{system} {task}", settings)
+        rows = [
+            {
+                "system": "s", "task": task, "label": label, "case": case, "status": "scored",
+                "dice": dice, "nsd": dice, "hd95_mm": 10 * (1 - dice), "tolerance_mm": 2.0,
+                "gt_ml": 1.0, "pred_ml": 1.0, "seconds": 1.0, "cpu_s": 1.0,
+            }
+            for case, labels in values.items()
+            for label, dice in labels.items()
+        ]  # fmt: skip
+        if finished:
+            self.store.keep(cell, {"rows": rows}, 1.0, 1.0)
+        self.entries.append(Entry(cell, table, system, task, seed, column))
+
+    def add_result(self, table, result, task="t"):
+        cell = Cell(table, table, {"n": len(self.entries)})
+        self.store.keep(cell, result, 1.0, 1.0)
+        self.entries.append(Entry(cell, table, "KA²ER", task))
+
+    @property
+    def results(self):
+        return Results(self.entries, self.store)
+
+
+@pytest.fixture
+def made(tmp_path):
+    return Made(tmp_path)
+
+
+def same(value, n=8):
+    return {f"case{i}": {"a": value} for i in range(n)}
+
+
+def test_seeds_count_once_per_case_and_their_spread_is_beside(made):
+    made.add("main", "x", same(0.8), seed=0)
+    made.add("main", "x", same(0.9), seed=1)
+    (row,) = tables.main_table(made.results).rows
+    assert row == ("x", "0.850 [0.850, 0.850] ± 0.050, n=8")
+
+
+def test_folds_add_cases_and_have_no_spread_of_seeds(made):
+    made.add("main", "x", {"first": {"a": 0.8}}, seed=0)
+    made.add("main", "x", {"second": {"a": 0.6}}, seed=1)
+    (row,) = tables.main_table(made.results).rows
+    assert row[1].startswith("0.700")
+    assert "±" not in row[1]
+    assert row[1].endswith("n=2")
+
+
+def test_unfinished_cells_are_missing_not_zero(made):
+    made.add("main", "x", same(0.8), task="done")
+    made.add("main", "x", {}, task="open", finished=False)
+    table = tables.main_table(made.results)
+    assert table.head == ("system", "done", "open")
+    assert table.rows[0][2] == "missing"
+
+
+def test_labels_are_averaged_within_a_case_and_shown_by_themselves(made):
+    made.add("main", "x", {"case": {"a": 1.0, "b": 0.5}})
+    assert tables.main_table(made.results).rows[0][1] == "0.750, n=1"
+    table = tables.label_table(made.results)
+    assert table.head == ("system", "t: a", "t: b")
+    assert table.rows[0] == ("x", "1.000, n=1", "0.500, n=1")
+    assert tables.main_table(made.results, "hd95_mm").rows[0][1] == "2.5, n=1"
+
+
+def test_ka2er_is_compared_with_its_rivals_case_by_case(made):
+    made.add("main", FULL.name, {f"c{i}": {"a": 0.5 + 0.05 * i} for i in range(8)})
+    made.add("main", JOINT.name, {f"c{i}": {"a": 0.4 + 0.05 * i} for i in range(8)})
+    made.add("main", EXPERTS.name, {f"c{i}": {"a": 0.52 + 0.05 * i} for i in range(8)})
+    joint, expert = tables.comparison_table(made.results).rows
+    assert joint[:3] == (FULL.name, JOINT.name, "t")
+    assert joint[3].startswith("+0.100 [+0.100")
+    assert expert[3].startswith("-0.020")
+    # Two lines, both with p = 2/2^8: Holm doubles the first, and the second follows.
+    assert joint[5] == expert[5] == f"{2 * 2 / 2**8:.3f}"
+    holds = [ok for _, ok in verdicts(made.results)]
+    assert holds == [True, False]  # 0.02 below the expert is more than 0.01
+
+
+def test_a_shift_is_measured_against_the_same_cases_unshifted(made):
+    made.add("main", "x", {"c0": {"a": 0.9}, "c1": {"a": 0.7}, "c2": {"a": 0.1}})
+    made.add("shift", "x", {"c0": {"a": 0.8}, "c1": {"a": 0.5}}, column="noise")
+    (row,) = tables.shift_table(made.results).rows
+    assert row[1].startswith("-0.150")
+    assert row[1].endswith("n=2")
+
+
+def test_another_series_is_measured_against_the_mean_of_the_first(made):
+    made.add("main", "x", {"c0": {"a": 0.9}, "c1": {"a": 0.7}})
+    made.add("shift", "x", {"other": {"a": 0.6}}, column=OTHER_SERIES)
+    assert tables.shift_table(made.results).rows[0][1] == "-0.200, n=1"
+
+
+def test_few_labels_have_a_line_per_number_of_labels(made):
+    made.add("few", "x", same(0.5), column="2")
+    made.add("few", "x", same(0.6), column="6")
+    rows = tables.few_table(made.results).rows
+    assert [(row[0], row[1], row[2][:5]) for row in rows] == [
+        ("x", "2", "0.500"),
+        ("x", "6", "0.600"),
+    ]
+
+
+def test_clicks_close_a_share_of_what_was_missing(made):
+    rows = [
+        {"dice": [0.6, 0.7, 0.8], "seconds": [0.1, 0.1]},
+        {"dice": [0.92, 0.94, 0.93], "seconds": [0.1, 0.1]},
+    ]
+    made.add_result("clicks", {"rows": rows})
+    (row,) = tables_cost.click_table(made.results, (0, 2)).rows
+    assert row[1].startswith("0.760")
+    # 0.76 → 0.865: 0.105 of the missing 0.24
+    assert row[3] == f"{0.105 / 0.24:.0%}"
+    assert row[4] == "+0.0050, n=2"  # clicks on masks over 0.9: +0.02 and -0.01
+    assert row[5] == "100%"
+
+
+def test_costs_are_listed_by_number_of_experts(made):
+    rows = [
+        {"k": k, "mode": mode, "cpu_s": k * cost, "seconds": k * cost / 2}
+        for k in (1, 2)
+        for mode, cost in (("full", 3.0), ("experts' own passes", 4.0))
+    ]
+    made.add_result("cost", {"rows": rows, "shape": [3, 4, 5]})
+    assert tables_cost.cost_table(made.results).rows == (
+        ("t", "3x4x5", "full", "3.0, 6.0", "1.5, 3.0"),
+        ("t", "3x4x5", "experts' own passes", "4.0, 8.0", "2.0, 4.0"),
+    )
+
+
+def test_plots_show_what_is_there_and_nothing_when_there_is_nothing(made, tmp_path):
+    plots = (forest, click_curves, cost_curves)
+    assert [plot(made.results, tmp_path / "none.svg") for plot in plots] == [None, None, None]
+    made.add("main", "x", same(0.8))
+    made.add_result("clicks", {"rows": [{"dice": [0.5, 0.6], "seconds": [0.1]}]})
+    made.add_result("cost", {"rows": [{"k": 1, "mode": "full", "cpu_s": 1.0, "seconds": 1.0}]})
+    for plot in plots:
+        path = plot(made.results, tmp_path / f"{plot.__name__}.svg")
+        assert "</svg>" in path.read_text()
+
+
+def test_a_table_in_markdown():
+    table = Table("Title", ("a", "b"), (("1", "2"),), "Note.")
+    assert table.markdown() == "## Title\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nNote.\n"
+
+
+def test_json_refuses_nan():
+    assert json_safe({"a": 1.0}) == json.loads('{"a": 1.0}')
+    with pytest.raises(ValueError, match="JSON"):
+        json_safe({"a": math.nan})
