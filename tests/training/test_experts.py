@@ -166,7 +166,8 @@ def test_plain_nnunet_plans_trains_and_its_model_is_taken(balls, tmp_path):
         "class Short(nnUNetTrainer):\n"
         "    def __init__(self, plans, configuration, fold, dataset_json, device):\n"
         "        super().__init__(plans, configuration, fold, dataset_json, device)\n"
-        "        self.num_epochs = self.num_iterations_per_epoch = self.num_val_iterations_per_epoch = 1\n"
+        "        self.num_epochs = self.num_iterations_per_epoch = 1\n"
+        "        self.num_val_iterations_per_epoch = 1\n"
     )
     plan = ("-d", "1", "-c", "3d_fullres", "-np", "1", "-npfp", "1", "--verify_dataset_integrity")
     run_tool(workspace, "nnUNetv2_plan_and_preprocess", *plan)
@@ -227,9 +228,7 @@ def start(workspace: Workspace, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_new_checkpoint(
-    workspace: Workspace, process: subprocess.Popen[str], since: float
-) -> None:
+def wait_for_checkpoint(workspace: Workspace, process: subprocess.Popen[str], since: float) -> None:
     """Return once a checkpoint is younger than `since`."""
     while process.poll() is None:
         found = workspace.experts_folder.rglob("checkpoint_latest.pth")
@@ -243,14 +242,14 @@ def wait_for_new_checkpoint(
 def test_interrupted_then_killed_then_resumed_training_finishes(balls, tmp_path):
     workspace = short_copy(balls, tmp_path / "work", 12)
     with start(workspace) as process:
-        wait_for_new_checkpoint(workspace, process, 0)
+        wait_for_checkpoint(workspace, process, 0)
         process.send_signal(signal.SIGINT)
         output = process.communicate()[1]
     assert process.returncode == 130
     assert output.strip().splitlines()[-1].startswith("interrupted")
     assert "Traceback" not in output
     with start(workspace, "--resume") as process:
-        wait_for_new_checkpoint(workspace, process, time.time())
+        wait_for_checkpoint(workspace, process, time.time())
         process.kill()
         output = process.communicate()[1]
     first = next(line for line in output.splitlines() if line.startswith("resuming at epoch"))
