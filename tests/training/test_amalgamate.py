@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.model.folders import TASKS, make_expert
+from torch import distributed, multiprocessing
 
 from ka2er_training.amalgamate import Ingredients, amalgamate, prepare_cases, recipe_for
 from ka2er_training.cases import Source, draw, prepare_case
@@ -116,6 +117,35 @@ def test_amalgamation_broken_and_resumed_equals_an_unbroken_one(ingredients, tmp
     assert notes["n_cases"] == {"one": 3, "two": 1}
     scalars = [json.loads(line) for line in (tmp_path / "cut/trunk/scalars.jsonl").open()]
     assert all(np.isfinite(line["loss"]) for line in scalars)
+
+
+def _train_one_of_two(rank, folder, ingredients):
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    torch.set_num_threads(1)
+    student, _ = amalgamate(ingredients, two_windows(), folder / "two", folder / "cache")
+    if rank == 0:
+        torch.save(weights(student), folder / "two.pt")
+    distributed.destroy_process_group()
+
+
+def two_windows():
+    recipe = small_recipe(2)
+    schedule = dataclasses.replace(recipe.sizes.schedule, batch=2)
+    return dataclasses.replace(recipe, sizes=dataclasses.replace(recipe.sizes, schedule=schedule))
+
+
+@pytest.mark.slow
+def test_two_gloo_processes_amalgamate_as_one_with_the_whole_batch(ingredients, tmp_path):
+    one, _ = amalgamate(ingredients, two_windows(), tmp_path / "one", tmp_path / "cache")
+    multiprocessing.spawn(_train_one_of_two, (tmp_path, ingredients), nprocs=2)
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    # AdamW's first steps are of the size of the rate whatever the gradient, so that rounding of
+    # gradients near zero shows; the bulk must agree closely.
+    difference = (weights(one) - two).abs()
+    assert difference.median() < 1e-6
+    assert difference.max() < 2 * 2 * 2e-3
 
 
 @pytest.mark.slow

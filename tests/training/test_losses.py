@@ -7,6 +7,7 @@ from ka2er_training.losses import (
     alignment_loss,
     collapse_loss,
     distillation_loss,
+    routing_loss,
     segmentation_loss,
 )
 from napari_ka2er.model.amalgamation import CoarseResult
@@ -17,7 +18,7 @@ def volume(*values):
 
 
 def test_segmentation_loss_by_hand():
-    # Probabilities are ½ everywhere: entropy ln 2; Dice 1 − (2·½ + 1) / (1 + 1 + 1) = ⅓.
+    # Probabilities are ½ everywhere: entropy ln 2; Dice 1 - (2·½ + 1) / (1 + 1 + 1) = ⅓.
     loss = segmentation_loss(volume(0.0, 0.0), volume(1.0, 0.0), volume(1.0, 1.0))
     assert loss.item() == pytest.approx(math.log(2) + 1 / 3, abs=1e-6)
 
@@ -51,6 +52,13 @@ def test_alignment_is_zero_for_perfect_guesses_and_ignores_what_lies_outside():
     assert alignment_loss({8: result}, {8: inside}).item() == pytest.approx(0, abs=1e-6)
     everywhere = torch.ones(1, 1, 1, 1, 2, dtype=torch.bool)
     assert alignment_loss({8: result}, {8: everywhere}).item() > 0.5
+
+
+def test_routing_by_hand():
+    level = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1, 1)
+    other = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1, 1)
+    assert routing_loss([level], 1).item() == pytest.approx(math.log(2))
+    assert routing_loss([level, other], 0).item() == pytest.approx(math.log(5) / 2)
 
 
 def test_collapse_costs_only_under_the_floor():

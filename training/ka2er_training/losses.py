@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from napari_ka2er.model.amalgamation import CoarseResult
@@ -83,6 +85,24 @@ def alignment_loss(results: dict[int, CoarseResult], masks: dict[int, Tensor]) -
             error = 0.5 * cosine + 0.5 * distance
             terms.append((error * weight).sum() / weight.sum().clamp_min(1))
     return torch.stack(terms).mean() if terms else torch.zeros(())
+
+
+def routing_loss(weights: Sequence[Tensor], own: int) -> Tensor:
+    """Return how little the expert of the image's own task counts: minus log of its mean weight.
+
+    Left alone, the gate settles early on whichever expert's tokens happen to be easy to use: in a
+    run without this loss, hippocampi went to the lung expert (weight 0.41) rather than to their own
+    (0.13).  The image's task is known in training only; the gate still decides by content.
+
+    Parameters
+    ----------
+    weights : sequence of Tensor, shape (B, K+1, z, y, x)
+        Weights of some levels.
+    own : int
+        Index of the task's own expert.
+    """
+    shares = [w[:, own].flatten(1).mean(dim=1).clamp_min(1e-4) for w in weights]
+    return -torch.stack(shares).log().mean()
 
 
 def collapse_loss(weights: Tensor, floor: float = 0.02) -> Tensor:

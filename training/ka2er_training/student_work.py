@@ -15,6 +15,7 @@ from ka2er_training.losses import (
     alignment_loss,
     collapse_loss,
     distillation_loss,
+    routing_loss,
     segmentation_loss,
 )
 from napari_ka2er.model.alignment import ABSENT, HALLUCINATED, REAL
@@ -44,8 +45,9 @@ class Teaching:
     positive_weight : float
         Foreground's weight in the cross-entropy at the start; falls to 1 at the end, as constant
         weights leave the probabilities biased.
-    distillation, alignment, collapse : float
-        Weights of these losses; collapse is used in the first fifth only.
+    distillation, alignment, routing, collapse : float
+        Weights of these losses; routing falls to a fifth of it at the end, collapse is used in the
+        first fifth only.
     label_weight : float
         Weight of the labels' own loss; 0 leaves distillation alone (a baseline).
     augmentation : float
@@ -55,15 +57,16 @@ class Teaching:
     """
 
     steps: int
-    token_noise: float = 0.3
+    token_noise: float = 0.2
     expert_dropout: float = 0.1
     mixed_from: float = 0.5
-    positive_weight: float = 3.0
+    positive_weight: float = 2.0
     distillation: float = 0.5
     alignment: float = 0.3
+    routing: float = 0.3
     collapse: float = 0.1
     label_weight: float = 1.0
-    augmentation: float = 1.0
+    augmentation: float = 0.7
     task_strength: tuple[tuple[str, float], ...] = ()
 
 
@@ -156,11 +159,24 @@ class _Lesson:
         if features is not None and encoded.coarse:
             aligned = alignment_loss(encoded.coarse, features.masks)
             terms["alignment"] = self.teaching.alignment * aligned
+            own = self._own_expert(sample)
+            if own is not None and self.teaching.routing:
+                levels = [*(result.weights for result in encoded.coarse.values()), encoded.weights]
+                strength = self.teaching.routing * (1 - 0.8 * progress)
+                terms["routing"] = strength * routing_loss(levels, own)
             if progress < 0.2:
                 terms["collapse"] = self.teaching.collapse * collapse_loss(encoded.weights)
         terms["loss"] = torch.stack(list(terms.values())).sum()
         terms[f"labels_{sample.task}"] = terms["labels"]
         return terms
+
+    def _own_expert(self, sample: Sample) -> int | None:
+        """Return the index of the task's own expert, if there is one and it has run."""
+        names = [expert.name for expert in self.config.experts]
+        if sample.task not in names or sample.features is None:
+            return None
+        own = names.index(sample.task)
+        return own if int(sample.features.state[0, own]) == REAL else None
 
 
 def _focus(case: PreparedCase, generator: np.random.Generator) -> np.ndarray[Any, Any] | None:
