@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from napari_ka2er.model.config import TaskEntry
 
 PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
+# Hounsfield units between air, lung, lung's edge, fat, soft tissue, and bone or contrast agent.
+BANDS = (-900.0, -500.0, -150.0, -20.0, 150.0)
 TAKEN_FROM = 0.5
 
 _MAX_SAMPLES = 1_000_000
 # How far outside the training volumes' range a volume may be and still fit: measured on the real
-# sets, percentiles of one task's cases lie up to 0.1 of the range apart from the next case's.
+# sets, one case's percentiles lie up to 0.1 of the range from the next case's.  Of CT the share of
+# each kind of tissue counts, as percentiles jump where a histogram has two peaks.
 _SHAPE_MARGIN, _SHAPE_FALL = 0.1, 0.15
-_HOUNSFIELD_MARGIN, _HOUNSFIELD_FALL = 150.0, 300.0
+_BAND_MARGIN, _BAND_FALL = 0.2, 0.2
 # A field of view up to a quarter larger or smaller fits fully, one 2.5 times as large not at all.
 _EXTENT_FREE, _EXTENT_END = 1.25, 2.5
 
@@ -72,20 +75,26 @@ class Evidence:
 
 
 def fingerprint(volume: Volume) -> dict[str, Any]:
-    """Return what tells a volume's kind: percentiles of its raw intensities and its extent.
+    """Return what tells a volume's kind: how its raw intensities are spread, and its extent.
 
     Returns
     -------
     dict
         ``percentiles``: raw values at `PERCENTILES`, voxels at the minimum (padding, masked air)
-        left out.  ``extent_mm``: size along the world's (Z, Y, X).  Plain data.
+        left out.  ``bands``: share of all voxels between `BANDS`.  ``extent_mm``: size along the
+        world's (Z, Y, X).  Plain data.
     """
     values = volume.channels[0].ravel()
     values = values[:: max(1, values.size // _MAX_SAMPLES)].astype(np.float64)
     body = values[values > values.min()]
     raw = np.percentile(body if body.size else values, PERCENTILES)
     extent = grid_of(volume.geometry, (1.0, 1.0, 1.0), multiple=1).extent_mm
-    return {"percentiles": [float(v) for v in raw], "extent_mm": list(extent)}
+    counts = np.bincount(np.digitize(values, BANDS), minlength=len(BANDS) + 1)
+    return {
+        "percentiles": [float(v) for v in raw],
+        "bands": [float(n) for n in counts / values.size],
+        "extent_mm": list(extent),
+    }
 
 
 def task_fingerprint(volumes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -99,15 +108,15 @@ def task_fingerprint(volumes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``is_hounsfield``, and the lowest and highest ``raw`` percentiles, ``shape`` (percentiles
-        between 0 for the first and 1 for the last) and ``extent_mm`` over the volumes.
+        ``is_hounsfield``, and the lowest and highest ``bands``, ``shape`` (percentiles on a scale
+        from 0 for the first to 1 for the last) and ``extent_mm`` over the volumes.
     """
-    raw = np.array([v["percentiles"] for v in volumes])
+    bands = np.array([v["bands"] for v in volumes])
     shape = np.array([_shape(v["percentiles"]) for v in volumes])
     extent = np.array([v["extent_mm"] for v in volumes])
     ranges = {
         name: {"low": values.min(axis=0).tolist(), "high": values.max(axis=0).tolist()}
-        for name, values in (("raw", raw), ("shape", shape), ("extent_mm", extent))
+        for name, values in (("bands", bands), ("shape", shape), ("extent_mm", extent))
     }
     is_hounsfield = all(looks_like_hounsfield(v["percentiles"]) for v in volumes)
     return {"is_hounsfield": is_hounsfield, "n_volumes": len(volumes), **ranges}
@@ -137,12 +146,13 @@ def prior_fit(entry: TaskEntry, volume: dict[str, Any]) -> tuple[float, str]:
     known = entry.intensity
     if not known:
         return 1.0, "nothing is known about its training volumes"
-    intensity, about_intensity = _intensity_fit(known, volume["percentiles"])
+    intensity, about_intensity = _intensity_fit(known, volume)
     extent, about_extent = _extent_fit(known["extent_mm"], volume["extent_mm"])
     return intensity * extent, f"{about_intensity}; {about_extent}"
 
 
-def _intensity_fit(known: dict[str, Any], percentiles: Sequence[float]) -> tuple[float, str]:
+def _intensity_fit(known: dict[str, Any], volume: dict[str, Any]) -> tuple[float, str]:
+    percentiles = volume["percentiles"]
     is_hounsfield = looks_like_hounsfield(percentiles)
     span = f"{percentiles[0]:.4g} to {percentiles[-1]:.4g}"
     if is_hounsfield != known["is_hounsfield"]:
@@ -151,8 +161,8 @@ def _intensity_fit(known: dict[str, Any], percentiles: Sequence[float]) -> tuple
     if not np.ptp(percentiles):
         return 0.0, "all voxels are equal"
     if is_hounsfield:
-        off = _outside(percentiles, known["raw"])[1:-1].max()
-        fit = _falling(off, _HOUNSFIELD_MARGIN, _HOUNSFIELD_FALL)
+        off = _outside(volume["bands"], known["bands"]).max()
+        fit = _falling(off, _BAND_MARGIN, _BAND_FALL)
     else:
         off = _outside(_shape(percentiles), known["shape"]).max()
         fit = _falling(off, _SHAPE_MARGIN, _SHAPE_FALL)
