@@ -366,6 +366,37 @@ def test_a_moved_prompt_takes_back_what_the_old_one_did_but_not_the_brush(sessio
     assert session.mask[0, 0, :6].tolist() == [1, 1, 1, 0, 2, 0]
 
 
+def test_strokes_made_while_the_decoder_works_stay(session):
+    """x ->            0 1 2 3 4 5
+    when asked           1 1 1 . . .
+    painted meanwhile    1 . 2 . . 1
+    the answer           1 1 . 1 1 .
+    in the end           1 . 2 1 1 1
+    """
+    row = box((0, 1), (0, 1), (0, 6))
+    session.write(row, np.array([[[1, 1, 1, 0, 0, 0]]]), "automatic")
+    number = session.add_object(1)
+    session.add_prompt(number, at(session, 0, 0, 3))
+    request = session.request(number)
+    request.previous()  # the decoder has begun
+    session.write(row, np.array([[[1, 0, 2, 0, 0, 1]]]), "brush")
+    session.apply_result(request, row, np.array([[[1, 1, 0, 1, 1, 0]]], bool))
+    assert session.mask[0, 0, :6].tolist() == [1, 0, 2, 1, 1, 1]
+    session.undo()  # the answer is a step of its own now: the stroke came between
+    assert session.mask[0, 0, :6].tolist() == [1, 0, 2, 0, 0, 1]
+
+
+def test_an_empty_answer_is_an_answer(session):
+    fill(session, box((3, 5), (3, 5), (3, 5)), 1)
+    number = session.add_object(1)
+    session.add_prompt(number, at(session, 4, 4, 4))
+    before = session.mask.copy()
+    nothing = box((0, 0), (0, 0), (0, 0))
+    assert session.apply_result(session.request(number), nothing, np.zeros((0, 0, 0), bool))
+    np.testing.assert_array_equal(session.mask, before)
+    assert session.request(number) is None
+
+
 def test_deleting_the_only_prompt_takes_its_result_away(session):
     fill(session, box((0, 1), (0, 1), (0, 3)), 2)
     number = session.add_object(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_volume, write_labels
-from napari_ka2er.core.provenance import volumes_ml
+from napari_ka2er.core.metrics import volumes_ml
 from napari_ka2er.core.records import read_records
 from napari_ka2er.core.sessions import replay, source_of
 
@@ -47,10 +47,11 @@ def write_replay(session: Path, out: Path, like: Path | None = None) -> dict[str
         elif like is not None:
             raise UserError(f"an image in the place of session {session.name}", f"{like}")
     write_labels(out, restored.mask, volume, restored.task)
+    sizes = volumes_ml(restored.mask, volume.geometry, restored.task.values)
     return {
         "session": str(session),
         "out": str(out),
         "n_actions": sum(1 for _ in read_records(session)),
         "n_steps": restored.state.history.n_done,
-        "volumes_ml": volumes_ml(restored.mask, restored.task, volume.geometry),
+        "volumes_ml": {label.name: sizes[label.value] for label in restored.task.labels},
     }

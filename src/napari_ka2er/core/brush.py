@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ka2er.core.edits import Labels, Region, union, within
+from napari_ka2er.core.boxes import Region, union, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from napari_ka2er.core.edits import Labels
     from napari_ka2er.core.volume import Geometry
 
 Index = tuple[int, int, int]

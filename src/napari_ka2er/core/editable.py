@@ -19,7 +19,8 @@ from napari_ka2er.core.actions import (
     StudentChange,
     Undo,
 )
-from napari_ka2er.core.edits import Region, difference, explicit
+from napari_ka2er.core.boxes import Region, explicit
+from napari_ka2er.core.edits import difference
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.records import Record
 from napari_ka2er.core.review import Status

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from napari_ka2er.core.edits import Labels, Region, box_of
+from napari_ka2er.core.boxes import Region
+from napari_ka2er.core.edits import Labels, box_of
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:

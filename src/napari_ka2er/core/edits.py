@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_ka2er.core.boxes import Region, overlap, within
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-Region = tuple[slice, slice, slice]
 Labels = NDArray[np.unsignedinteger[Any]]
 
 # Large enough to pack at full speed, small enough that a whole-volume edit needs no second volume
@@ -138,9 +138,7 @@ def difference(before: Labels, after: NDArray[Any], locked: tuple[int, ...], at:
         changed = old != new
         n_voxels += int(np.count_nonzero(changed))
         labels.update(int(v) for part in (old, new) for v in np.unique(part[changed]))
-        hits[0][rows] = changed.any(axis=(1, 2))
-        hits[1] |= changed.any(axis=(0, 2))
-        hits[2] |= changed.any(axis=(0, 1))
+        _note(hits, rows, changed)
     box = _box(hits)
     packed = pack(before[box], after[box], locked) if n_voxels else b""
     shifted = [slice(a.start + b.start, a.start + b.stop) for a, b in zip(at, box, strict=True)]
@@ -187,38 +185,8 @@ def box_of(labels: Labels, value: int) -> Region:
     """Return the smallest box around the voxels of a label, empty if there are none."""
     hits = [np.zeros(n, np.bool_) for n in labels.shape]
     for rows in _rows(labels.shape, labels.itemsize):
-        mask = labels[rows] == value
-        hits[0][rows] = mask.any(axis=(1, 2))
-        hits[1] |= mask.any(axis=(0, 2))
-        hits[2] |= mask.any(axis=(0, 1))
+        _note(hits, rows, labels[rows] == value)
     return _box(hits)
-
-
-def union(first: Region, second: Region) -> Region:
-    """Return the smallest box around two boxes."""
-    pairs = zip(first, second, strict=True)
-    z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in pairs)
-    return z, y, x
-
-
-def explicit(region: tuple[slice, ...], shape: tuple[int, int, int]) -> Region:
-    """Return `region` with starts and stops inside a map of this shape."""
-    z, y, x = (slice(*part.indices(n)[:2]) for part, n in zip(region, shape, strict=True))
-    return z, y, x
-
-
-def within(region: Region, outer: Region) -> Region:
-    """Return `region` counted from the start of the box `outer` that contains it."""
-    pairs = zip(region, outer, strict=True)
-    z, y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in pairs)
-    return z, y, x
-
-
-def overlap(first: Region, second: Region) -> Region | None:
-    """Return what two boxes share, or None."""
-    pairs = zip(first, second, strict=True)
-    z, y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs)
-    return (z, y, x) if all(part.stop > part.start for part in (z, y, x)) else None
 
 
 def _unlocked(before: Labels, after: NDArray[Any], locked: tuple[int, ...]) -> NDArray[Any]:
@@ -227,6 +195,13 @@ def _unlocked(before: Labels, after: NDArray[Any], locked: tuple[int, ...]) -> N
         return after
     keep = np.isin(before, locked) | np.isin(after, locked)
     return np.where(keep, before, after)
+
+
+def _note(hits: list[NDArray[np.bool_]], rows: slice, mask: NDArray[np.bool_]) -> None:
+    """Add where these rows of a mask are true to the shadows it casts on the three axes."""
+    hits[0][rows] = mask.any(axis=(1, 2))
+    hits[1] |= mask.any(axis=(0, 2))
+    hits[2] |= mask.any(axis=(0, 1))
 
 
 def _box(hits: list[NDArray[np.bool_]]) -> Region:

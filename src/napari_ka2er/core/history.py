@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_ka2er.core.actions import Change, Edit
-from napari_ka2er.core.edits import union, within
+from napari_ka2er.core.boxes import union, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from napari_ka2er.core.edits import Labels, Region
+    from napari_ka2er.core.boxes import Region
+    from napari_ka2er.core.edits import Labels
 
 MINIMUM_STEPS = 50
 Step = list[Change]

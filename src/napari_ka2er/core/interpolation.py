@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_ka2er.core.boxes import Region
     from napari_ka2er.core.editing import Change, Spacing
-    from napari_ka2er.core.edits import Labels, Region
+    from napari_ka2er.core.edits import Labels
 
 
 def key_slices(labels: Labels, value: int, axis: int) -> list[int]:

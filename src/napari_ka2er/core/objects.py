@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_ka2er.core.actions import Edit, PromptChange, PromptedObject
-from napari_ka2er.core.edits import union, within
+from napari_ka2er.core.boxes import union, within
 from napari_ka2er.core.history import contribution
 from napari_ka2er.core.prompts import Prompt, positions_of
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_ka2er.core.edits import Labels, Region
+    from napari_ka2er.core.boxes import Region
+    from napari_ka2er.core.edits import Labels
     from napari_ka2er.core.history import History
     from napari_ka2er.core.state import SessionState
     from napari_ka2er.core.volume import Geometry
@@ -40,7 +42,7 @@ class PromptRequest:
         Later requests of the session have higher numbers.
     previous : callable
         Returns the object's mask to start from, ndarray of bool, shape (Z, Y, X).  It is as large
-        as the volume, so call it where that may take a moment.
+        as the volume: the first call takes a moment, and the request keeps it for the answer.
     """
 
     object: PromptedObject
@@ -85,13 +87,15 @@ def previous_mask(
                 previous[region] = own & (mask[region] == target.label)
         return previous
 
-    return compute
+    return cache(compute)
 
 
 def with_result(
     state: SessionState, request: PromptRequest, region: Region, result: NDArray[np.bool_]
 ) -> tuple[Region, Labels]:
     """Return the labels after an object's new result, and the box in which they may differ.
+
+    Only what the decoder changed counts, so strokes made since the request stay.
 
     Parameters
     ----------
@@ -104,21 +108,19 @@ def with_result(
     result : ndarray of bool
         The object in `region`; outside of it the object stays as it was before.
     """
-    target, mask = request.object, state.mask
-    found = contribution(mask, state.history.newest_first(), target.number)
-    box = region if found is None else union(region, found[0])
-    labels = mask[box].copy()
-    own = (labels == target.label) & target.corrects
+    target, box = request.object, region
+    before = request.previous()[region]
+    found = None
+    if request.restarts:
+        found = contribution(state.mask, state.history.newest_first(), target.number)
     if found is not None:
-        where = within(found[0], box)
-        if request.restarts:
-            labels[where] = found[2]
-            own = (labels == target.label) & target.corrects
-        elif not target.corrects:
-            own[where] = found[1] & (labels[where] == target.label)
-    inner = within(region, box)
-    labels[inner][own[inner] & ~result] = 0
-    labels[inner][result] = target.label
+        box = union(region, found[0])
+    labels = state.mask[box].copy()
+    if found is not None:
+        labels[within(found[0], box)] = found[2]
+    inner = labels[within(region, box)]
+    inner[before & ~result & (inner == target.label)] = 0
+    inner[result & ~before] = target.label
     return box, labels
 
 

@@ -1,4 +1,4 @@
-"""What to tell about a mask: how it came about, and how large its labels are."""
+"""How a mask came about: what a package tells about each case."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from napari_ka2er.core.history import toggle
 from napari_ka2er.core.prompts import prompt_to_json
 
 if TYPE_CHECKING:
-    from napari_ka2er.core.edits import Labels
     from napari_ka2er.core.session import Session
     from napari_ka2er.core.state import SessionState
-    from napari_ka2er.core.task import Task
-    from napari_ka2er.core.volume import Geometry
 
 
 def provenance(session: Session) -> dict[str, Any]:
@@ -58,13 +55,6 @@ def changed_voxels(state: SessionState) -> dict[str, dict[str, int]] | None:
         gained, lost = np.count_nonzero(is_now & ~was), np.count_nonzero(was & ~is_now)
         counts[label.name] = {"gained": int(gained), "lost": int(lost)}
     return counts
-
-
-def volumes_ml(labels: Labels, task: Task, geometry: Geometry) -> dict[str, float]:
-    """Return the volume of each label in millilitres; 0 for labels without voxels."""
-    voxel_mm3 = abs(float(np.linalg.det(geometry.affine[:3, :3])))
-    counts = {label.name: np.count_nonzero(labels == label.value) for label in task.labels}
-    return {name: count * voxel_mm3 / 1000 for name, count in counts.items()}
 
 
 def _object(state: SessionState, number: int) -> dict[str, Any]:

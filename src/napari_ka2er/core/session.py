@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from napari_ka2er.core.actions import Edit, ObjectChange, PromptChange, PromptedObject
+from napari_ka2er.core.boxes import explicit
 from napari_ka2er.core.editable import EditableLabels
-from napari_ka2er.core.edits import explicit
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.history import contribution
 from napari_ka2er.core.objects import (

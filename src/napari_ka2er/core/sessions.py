@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -16,6 +17,9 @@ from napari_ka2er.core.records import read_records
 from napari_ka2er.core.session import Session
 from napari_ka2er.core.task import Task
 from napari_ka2er.core.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,13 @@ class SessionSummary:
 
 
 def create_session(
-    folder: Path, volume: Volume, task: Task, *, source: Path | None = None, digest: str = ""
+    folder: Path,
+    volume: Volume,
+    task: Task,
+    *,
+    source: Path | None = None,
+    digest: str = "",
+    clock: Callable[[], float] = time.time,
 ) -> Session:
     """Begin a session whose every action is committed to a new folder.
 
@@ -66,6 +76,8 @@ def create_session(
         The file the volume was read from; `ka2er replay` copies its header.
     digest : str, optional
         ``volume.digest()``, if it is known already: computing it takes a moment.
+    clock : callable, optional
+        Returns the time in seconds since 1970.
     """
     warm_up()
     about = {
@@ -76,7 +88,7 @@ def create_session(
         "source": str(source.resolve()) if source else None,
     }
     log = SessionLog.create(folder, {"volume": about, "task": task.to_json()})
-    return Session(volume, task, log)
+    return Session(volume, task, log, clock)
 
 
 def restore_session(folder: Path, volume: Volume) -> Session:

@@ -27,7 +27,8 @@ from napari_ka2er.core.review import Reviewed, Status
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from napari_ka2er.core.edits import Labels, Region
+    from napari_ka2er.core.boxes import Region
+    from napari_ka2er.core.edits import Labels
     from napari_ka2er.core.prompts import Prompt
     from napari_ka2er.core.records import Record
     from napari_ka2er.core.task import Label, Task
