@@ -48,7 +48,9 @@ def test_tokens_sit_in_the_middle_of_the_voxels_they_cover():
     np.testing.assert_allclose(tokens.to_world([1, 0, 0]), [11.0, 1.5, 4.5])
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.4, 0.9), (0.3, 0.45, 0.4)], ids=["alike", "finer, pooled"])
+@pytest.mark.parametrize(
+    "spacing", [(1.0, 1.4, 0.9), (0.3, 0.45, 0.4)], ids=["alike", "finer, pooled"]
+)
 def test_a_linear_function_of_the_world_stays_itself(spacing):
     slopes = np.array([0.2, -0.5, 0.3])
     shape = tuple(int(30 / s) for s in spacing)

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from tests.model.students import small_config
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.foundation import Foundation
-from tests.model.students import small_config
 
 
 @pytest.fixture
@@ -38,7 +38,10 @@ def test_the_layout_of_model_swinvit_loads(swinvit):
     [
         ({"state_dict": {"encoder.weight": torch.zeros(3)}}, "layout of model_swinvit"),
         ({"weights": torch.zeros(3)}, "layout of model_swinvit"),
-        ({"state_dict": {"module.patch_embed.proj.weight": torch.zeros(5, 1, 2, 2, 2)}}, "feature size"),
+        (
+            {"state_dict": {"module.patch_embed.proj.weight": torch.zeros(5, 1, 2, 2, 2)}},
+            "feature size",
+        ),
     ],
     ids=["matches nothing", "no state_dict", "another size"],
 )

@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
+from tests.model.students import SHAPE, small_config, small_student, window_features
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.alignment import ABSENT, HALLUCINATED
 from napari_ka2er.model.config import StudentConfig
-from tests.model.students import SHAPE, small_config, small_student, window_features
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Random changes of a training window: its pose in the volume, and the student's view of intensities."""
+"""Random changes of a training window: its pose in the volume, and its intensities."""
 
 from __future__ import annotations
 

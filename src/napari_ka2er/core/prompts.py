@@ -32,7 +32,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Scribble:
-    """A stroke through `path_mm` ((z, y, x) positions, RAS+), all in the object, or all out of it."""
+    """A stroke through `path_mm`, (z, y, x) positions in RAS+, all in the object or out of it."""
 
     path_mm: tuple[Position, ...]
     positive: bool = True
@@ -40,7 +40,7 @@ class Scribble:
 
 @dataclass(frozen=True, slots=True)
 class Lasso:
-    """A closed planar polygon through `path_mm`; what it encloses is in the object, or out of it."""
+    """A closed planar polygon through `path_mm`; what it encloses is in the object or not."""
 
     path_mm: tuple[Position, ...]
     positive: bool = True
@@ -84,9 +84,11 @@ def prompt_from_json(data: dict[str, Any]) -> Prompt:
         positions = tuple((float(z), float(y), float(x)) for z, y, x in data["positions_mm"])
         positive = bool(data["positive"])
         if kind is Point:
-            return Point(*positions, positive=positive)
+            (position,) = positions
+            return Point(position, positive)
         if kind is Box:
-            return Box(*positions, positive=positive)
+            low, high = positions
+            return Box(low, high, positive)
         return kind(positions, positive=positive)  # type: ignore[arg-type, call-arg]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"a prompt of kind {', '.join(_KINDS)}", f"{data}") from error

@@ -20,8 +20,8 @@ Triple = tuple[float, float, float]
 def grid_of(geometry: Geometry, spacing_mm: Triple, multiple: int = 8) -> Geometry:
     """Return the student's grid for a volume.
 
-    The grid keeps the volume's own axes, permuted and flipped to the nearest RAS+ order, so that the
-    student sees a head the same way up however the file was stored, without oblique resampling.
+    The grid keeps the volume's own axes, permuted and flipped to the nearest RAS+ order, so that
+    the student sees a head the same way up however the file was stored, without oblique resampling.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def resample(
 
 
 def _smoothed(data: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[Any]:
-    """Low-pass axes on which one target step spans several source voxels (Gaussian, σ = step/2.7)."""
+    """Blur axes on which one target step spans several source voxels, by a Gaussian that wide."""
     step = np.abs(matrix[:3, :3]).max(axis=1)
     sigma = np.where(step > 1.05, np.sqrt(np.maximum(step**2 - 1, 0)) / 2.355, 0)
     if not sigma.any():
@@ -142,11 +142,12 @@ def resample_one_hot(
     parts = [
         resample((labels == value).astype(np.float32), source, target, order=1) for value in values
     ]
-    return np.clip(np.stack(parts), 0, 1).astype(np.float16)
+    soft: NDArray[np.float16] = np.clip(np.stack(parts), 0, 1).astype(np.float16)
+    return soft
 
 
 def normalise(data: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the intensities on a common scale: clipped to percentiles 0.5–99.5, mean 0, deviation 1.
+    """Return the intensities on a common scale: mean 0, deviation 1, percentiles 0.5 and 99.5 cut.
 
     The statistics leave out the most frequent extreme value (padding and air), which would
     otherwise make them depend on how tightly a volume was cropped.

@@ -72,7 +72,8 @@ class Geometry:
         """Return the fractional voxel indices of RAS+ positions (z, y, x), shape (..., 3)."""
         inverse = np.linalg.inv(self.affine)
         points = np.asarray(world_mm, dtype=np.float64)
-        return points @ inverse[:3, :3].T + inverse[:3, 3]
+        index: NDArray[np.float64] = points @ inverse[:3, :3].T + inverse[:3, 3]
+        return index
 
     def contains(self, world_mm: ArrayLike) -> bool:
         """Return whether every position lies in a voxel of the lattice."""
@@ -80,7 +81,7 @@ class Geometry:
         return bool(np.all((index >= -0.5) & (index <= np.array(self.shape) - 0.5)))
 
     def is_close(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
-        """Return whether both lattices have the same shape and the same corners to `tolerance_mm`."""
+        """Return whether both lattices have the same shape, and corners alike to `tolerance_mm`."""
         if self.shape != other.shape:
             return False
         return bool(np.abs(corners(self) - corners(other)).max() <= tolerance_mm)

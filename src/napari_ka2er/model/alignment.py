@@ -91,16 +91,16 @@ def align(feature: FeatureMapLike, tokens: Geometry) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     feature : FeatureMapLike
-        Features (C, z, y, x) and the matrix from world (z, y, x) mm to their indices, which holds the
-        expert's crop, axis order, resampling and token-centre offset.
+        Features (C, z, y, x) and the matrix from world (z, y, x) mm to their indices, which holds
+        the expert's crop, axis order, resampling and token-centre offset.
     tokens : Geometry
         The student's tokens.
 
     Returns
     -------
     features : Tensor, shape (C, Z, Y, X), float32
-        Trilinear; averaged first along axes on which the map is much finer than the tokens.  Outside
-        the field, the nearest value.
+        Trilinear; averaged first along axes on which the map is much finer than the tokens.
+        Outside the field, the nearest value.
     inside : Tensor of bool, shape (Z, Y, X)
         Where the expert has looked.
     """
@@ -137,7 +137,8 @@ def _pool_factors(matrix: NDArray[np.float64], size: NDArray[np.int_]) -> NDArra
         matrix[:3, :3], axis=1
     )  # feature tokens per student token, by feature axis
     factor = np.where(step * _ALIAS > 1, np.round(step), 1).astype(int)
-    return np.minimum(np.maximum(factor, 1), size)
+    within: NDArray[np.int_] = np.minimum(np.maximum(factor, 1), size)
+    return within
 
 
 def _box(

@@ -1,8 +1,9 @@
 """The adaptive amalgamation layer: experts' knowledge merged into the foundation's features.
 
-Coarse levels work on tokens with three attention levels; fine levels merge voxel by voxel and are told
-what the coarse ones chose.  The paper (Gao et al. 2024, arXiv 2410.21085) names three hierarchical
-attention mechanisms and describes self-attention on the foundation; the other two are our design.
+Coarse levels work on tokens with three attention levels; fine levels (`merging`) merge voxel by
+voxel and are told what the coarse ones chose.  The paper (Gao et al. 2024, arXiv 2410.21085) names three
+hierarchical attention mechanisms and describes self-attention on the foundation; the other two are
+our design.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from napari_ka2er.model.alignment import ABSENT, REAL
+from napari_ka2er.model.standardise import Standardise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,30 +36,6 @@ class CoarseResult(NamedTuple):
     weights: Tensor
     hallucinated: list[Tensor]
     standardised: list[Tensor]
-
-
-class Standardise(nn.Module):
-    """Shift and scale an expert's channels by frozen statistics.
-
-    Parameters
-    ----------
-    channels : int
-        Number of the expert's channels.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("deviation", torch.ones(channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (B, C, …) features with mean 0 and deviation 1 over the training volumes."""
-        shape = (1, -1) + (1,) * (features.ndim - 2)
-        scaled = (features - self.mean.view(shape)) / self.deviation.view(shape)
-        return scaled.clamp(-8, 8)  # one wild activation must not own a softmax
 
 
 def position_embedding(shape: Sequence[int], width: int, like: Tensor) -> Tensor:
@@ -104,7 +82,7 @@ class Attention(nn.Module):
     def forward(
         self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """Attend from `query` (B, N, d) to `keys` and `values` (B, M, d); `mask` (B, M) is True where allowed."""
+        """Attend from `query` (B, N, d) to `keys` and `values` (B, M, d) where `mask` (B, M)."""
         key_weight, value_weight = self.key_value.weight.chunk(2)
         key_bias, value_bias = self.key_value.bias.chunk(2)
         q = self._split(self.query(query))
@@ -151,6 +129,7 @@ class CoarseAmalgamation(nn.Module):
     ) -> None:
         super().__init__()
         self.uniform = uniform
+        self.expert_channels = tuple(expert_channels)
         self.standardise = nn.ModuleList(Standardise(c) for c in expert_channels)
         self.embed = nn.Linear(channels, width)
         self.embed_norm = nn.LayerNorm(width)
@@ -221,7 +200,7 @@ class CoarseAmalgamation(nn.Module):
         return [
             scale(f).flatten(2).transpose(1, 2)
             if bool((state[:, k] == REAL).any())
-            else f.new_zeros(f.shape[0], f[0, 0].numel(), scale.mean.numel())
+            else f.new_zeros(f.shape[0], f[0, 0].numel(), self.expert_channels[k])
             for k, (f, scale) in enumerate(zip(features, self.standardise, strict=True))
         ]
 
@@ -270,103 +249,5 @@ class CoarseAmalgamation(nn.Module):
             return present / present.sum(dim=1, keepdim=True)
         query = self.gate_query(tokens).unsqueeze(1)
         scores = (query * self.gate_key(outputs)).sum(dim=-1) / math.sqrt(tokens.shape[-1])
-        return scores.masked_fill(~allowed, -torch.inf).softmax(dim=1)
-
-
-class FineMerging(nn.Module):
-    """Voxel-wise merging of experts' decoder features into a decoder stage at one fine stride.
-
-    Weights over experts and null are a softmax of what the voxel's features say plus the coarse
-    weights' logarithm, so that a fine level may refine the coarse choice but is not blind to it.
-    Hallucinated and absent experts have no voxel features and take no part.
-
-    Parameters
-    ----------
-    channels : int
-        Channels of the decoder's stage.
-    expert_channels : sequence of int
-        Channels of each expert.
-    width : int
-        Channels into which each expert is projected.
-    uniform : bool
-        Weigh all present experts alike (a baseline of the benchmark).
-    """
-
-    def __init__(
-        self, channels: int, expert_channels: Sequence[int], width: int, uniform: bool = False
-    ) -> None:
-        super().__init__()
-        self.uniform = uniform
-        self.standardise = nn.ModuleList(Standardise(c) for c in expert_channels)
-        self.projections = nn.ModuleList(nn.Conv3d(c, width, 1) for c in expert_channels)
-        self.query = nn.Conv3d(channels, width, 1)
-        self.scores = nn.ModuleList(nn.Conv3d(width, 1, 1) for _ in expert_channels)
-        self.null_score = nn.Conv3d(width, 1, 1)
-        self.trust_coarse = nn.Parameter(torch.ones(()))
-        self.mix = nn.Sequential(
-            nn.Conv3d(width + channels, 2 * width, 1),
-            nn.LeakyReLU(0.01),
-            nn.Conv3d(2 * width, width, 3, padding=1),
-        )
-        self.out = nn.Conv3d(width, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
-
-    def forward(
-        self,
-        stage: Tensor,
-        features: Sequence[Tensor],
-        inside: Tensor,
-        state: Tensor,
-        coarse: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Merge the experts into one decoder stage.
-
-        Parameters
-        ----------
-        stage : Tensor, shape (B, C, Z, Y, X)
-            The decoder's features.
-        features : sequence of Tensor
-            Per expert (B, C_k, Z, Y, X), raw.
-        inside : Tensor, shape (B, K, Z, Y, X)
-            Inside the experts' fields.
-        state : Tensor, shape (B, K)
-            Only `REAL` experts take part.
-        coarse : Tensor, shape (B, K+1, z, y, x)
-            The coarse weights.
-
-        Returns
-        -------
-        stage : Tensor
-            The amended stage.
-        weights : Tensor, shape (B, K+1, Z, Y, X)
-            What was chosen, the null expert last.
-        """
-        allowed = inside & (state == REAL)[:, :, None, None, None]
-        query = self.query(stage)
-        projected, scores = [], []
-        for k, (scale, project, score) in enumerate(
-            zip(self.standardise, self.projections, self.scores, strict=True)
-        ):
-            if not bool((state[:, k] == REAL).any()):
-                projected.append(query.new_zeros(()).expand_as(query))
-                scores.append(query.new_zeros(query.shape[0], 1, *query.shape[2:]))
-                continue
-            projected.append(project(scale(features[k])))
-            scores.append(score(torch.tanh(projected[-1] + query)))
-        scores.append(self.null_score(torch.tanh(query)))
-        weights = self._weights(torch.cat(scores, dim=1), allowed, coarse)
-        merged = sum(weights[:, k : k + 1] * p for k, p in enumerate(projected))
-        return stage + self.out(self.mix(torch.cat([merged, stage], dim=1))), weights
-
-    def _weights(self, scores: Tensor, allowed: Tensor, coarse: Tensor) -> Tensor:
-        everywhere = torch.ones_like(allowed[:, :1])
-        allowed = torch.cat([allowed, everywhere], dim=1)
-        if self.uniform:
-            present = allowed.float()
-            present[:, -1] = (present[:, :-1].sum(dim=1) == 0).float()
-            return present / present.sum(dim=1, keepdim=True)
-        size = scores.shape[2:]
-        prior = F.interpolate(coarse, size=size, mode="trilinear", align_corners=False)
-        scores = scores + self.trust_coarse * torch.log(prior.clamp_min(1e-4))
-        return scores.masked_fill(~allowed, -torch.inf).softmax(dim=1)
+        weights: Tensor = scores.masked_fill(~allowed, -torch.inf).softmax(dim=1)
+        return weights

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.task import Task
 
-# Strides of the student's levels at which experts are amalgamated, coarse ones as tokens (hierarchical
-# attention) and fine ones as voxels (merging).
+# Strides of the student's levels at which experts are amalgamated, coarse ones as tokens
+# (hierarchical attention) and fine ones as voxels (merging).
 COARSE_STRIDES = (16, 8)
 FINE_STRIDES = (4, 2, 1)
 STRIDES = COARSE_STRIDES + FINE_STRIDES

@@ -57,7 +57,7 @@ class Foundation(nn.Module):
         stages : list of Tensor
             What `stages` returned, amended or not.
         amend : callable
-            Called with a stride (4, 2, 1) and the decoder's features there; what it returns goes on.
+            Called with a stride (4, 2, 1) and the decoder's features there; its result goes on.
         """
         net = self.net
         deepest = net.decoder5(net.encoder10(stages[4]), stages[3])

@@ -9,15 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from napari_ka2er.model.amalgamation import (
-    CoarseAmalgamation,
-    CoarseResult,
-    FineMerging,
-    Standardise,
-)
+from napari_ka2er.model.amalgamation import CoarseAmalgamation, CoarseResult
 from napari_ka2er.model.config import COARSE_STRIDES, FINE_STRIDES, StudentConfig
 from napari_ka2er.model.foundation import Foundation
 from napari_ka2er.model.mask_decoder import MaskDecoder
+from napari_ka2er.model.merging import FineMerging
 from napari_ka2er.model.prompt_encoder import PromptEncoder
 
 if TYPE_CHECKING:
@@ -25,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_ka2er.model.alignment import WindowFeatures
     from napari_ka2er.model.prompt_maps import PromptTensors
+    from napari_ka2er.model.standardise import Standardise
 
 
 @dataclass(slots=True)
