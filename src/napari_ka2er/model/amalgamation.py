@@ -1,9 +1,9 @@
 """The adaptive amalgamation layer: experts' knowledge merged into the foundation's features.
 
 Coarse levels work on tokens with three attention levels; fine levels (`merging`) merge voxel by
-voxel and are told what the coarse ones chose.  The paper (Gao et al. 2024, arXiv 2410.21085) names three
-hierarchical attention mechanisms and describes self-attention on the foundation; the other two are
-our design.
+voxel and are told what the coarse ones chose.  The paper (Gao et al. 2024, arXiv 2410.21085) names
+three hierarchical attention mechanisms and describes self-attention on the foundation; the other
+two are our design.
 """
 
 from __future__ import annotations
