@@ -63,7 +63,7 @@ PRESETS = {
     "tiny": StudentPreset(
         "tiny", 12, 4, 48, 4, 16, 12, False, 131072, 64,
         Schedule(steps=800, batch=2, learning_rate=1e-3),
-        Schedule(steps=500, batch=2, learning_rate=2e-3),
+        Schedule(steps=300, batch=2, learning_rate=2e-3),
     ),
     "base": StudentPreset(
         "base", 48, 7, 128, 8, 32, 32, False, 96**3, 96,

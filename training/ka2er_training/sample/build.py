@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ka2er_training.dataset import TaskOptions, add_task
 from ka2er_training.distributed import first_alone, rank
+from ka2er_training.evaluate_workspace import evaluate_workspace
 from ka2er_training.experts import ExpertPlan, train_expert
 from ka2er_training.integrity import ReadOptions
 from ka2er_training.nnunet import FOLD
@@ -16,8 +17,9 @@ from ka2er_training.sample.brain import make_brain_task
 from ka2er_training.sample.patients import PATIENT, name_by_patient
 from ka2er_training.sources import read_source
 from ka2er_training.students import AmalgamationPlan, amalgamate_workspace
-from ka2er_training.workspace import SETTINGS_FILE, Workspace, write_text
+from ka2er_training.workspace import SETTINGS_FILE, Workspace, read_json, write_text
 from napari_ka2er.model.checkpoint import load_student, save_student
+from napari_ka2er.model.config import Mode
 from napari_ka2er.model.experts import Expert, convert_expert
 
 if TYPE_CHECKING:
@@ -94,7 +96,10 @@ def build_sample(
     if current(workspace) is None:
         plan = AmalgamationPlan(tasks=tuple(TASKS), seed=seed, resume=True, task_strength=_STRENGTH)
         amalgamate_workspace(workspace, plan, progress=lambda s, t: tell(0.3 + 0.7 * s, t))
-    return {} if rank() else ship(workspace, out)
+    if rank():
+        return {}
+    _evaluate(workspace)
+    return ship(workspace, out)
 
 
 def _open_or_create(folder: Path) -> Workspace:
@@ -149,12 +154,34 @@ def _is_half(folder: Path) -> bool:
     return size < 3 * n_weights
 
 
+def _evaluate(workspace: Workspace) -> None:
+    """Evaluate experts and student on the hold-out, in every mode, unless it was done."""
+    version = current(workspace)
+    reports = workspace.folder / "reports"
+    if not (reports / "evaluation-experts.json").exists():
+        evaluate_workspace(workspace, experts=True)
+    for mode in get_args(Mode):
+        if not (reports / f"evaluation-{version}-{mode}.json").exists():
+            evaluate_workspace(workspace, mode=mode)
+
+
+def _metrics(workspace: Workspace, version: str) -> dict[str, Any]:
+    """Return the summaries of the evaluations by system."""
+    found = {}
+    for name in ("experts", *(f"{version}-{mode}" for mode in get_args(Mode))):
+        path = workspace.folder / "reports" / f"evaluation-{name}.json"
+        if path.exists():
+            found[name.removeprefix(f"{version}-")] = read_json(path)["summary"]
+    return found
+
+
 def ship(workspace: Workspace, out: Path) -> dict[str, Any]:
-    """Write the current student to `out` in half precision, its experts beside it."""
+    """Write the current student to `out` in half precision, with experts and figures."""
     source = student_folder(workspace)
     loaded = load_student(source)
     experts = {name: source / "experts" / name for name in loaded.experts}
-    save_student(out, loaded.student, loaded.card, half=True, experts=experts)
+    card = {**loaded.card, "metrics": _metrics(workspace, source.name)}
+    save_student(out, loaded.student, card, half=True, experts=experts)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     logger.info("student %s with %d experts: %.1f MB", out, len(experts), size / 1e6)
     return {"version": loaded.card["version"], "folder": str(out), "bytes": size}
