@@ -181,9 +181,11 @@ def _file_order(volume: Volume) -> NDArray[Any]:
 
 
 def _set_meaning(header: Any, volume: Volume) -> None:
-    """Clear the display range and intent of the image that the header came from."""
+    """Clear what the header says of the image it came from, but not of its place."""
     header["cal_min"] = header["cal_max"] = 0
     header["vox_offset"] = 0
     is_label = "labels" in volume.header
+    if is_label:  # extensions tell of the acquisition, often of the patient
+        header.extensions.clear()
     header.set_intent("label" if is_label else "vector" if volume.data.ndim == 4 else "none")
     header["intent_name"] = b""
