@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_ka2er.model.mask_decoder import LIMIT, MaskDecoder, squash
+from napari_ka2er.model.mask_decoder import LIMIT, MaskDecoder, logits_of, squash
 from napari_ka2er.model.prompt_maps import N_MAPS
 
 SHAPE = (40, 48, 56)
@@ -129,3 +129,23 @@ def test_certain_logits_stay_within_reach():
 def test_the_tiny_decoder_is_small():
     decoder = MaskDecoder(48, 32, 4)
     assert sum(p.numel() for p in decoder.parameters()) < 600_000
+
+
+def test_logits_that_stand_for_a_mask_keep_it_and_are_least_certain_at_its_surface():
+    mask = torch.zeros(1, 1, 12, 14, 16, dtype=torch.bool)
+    mask[..., 2:10, 3:11, 4:12] = True
+    logits = logits_of(mask)
+    assert torch.equal(logits > 0, mask)
+    assert 0 < logits[0, 0, 2, 6, 7] < logits[0, 0, 5, 6, 7]
+    assert logits[0, 0, 0, 0, 0] < logits[0, 0, 1, 6, 7] < 0
+
+
+def test_the_automatic_results_certainty_counts_where_it_agrees():
+    mask, automatic = (
+        torch.tensor(values).repeat_interleave(2).expand(1, 1, 8, 8, 8)
+        for values in ([True, True, False, False], [0.1, -5.0, 5.0, -0.1])
+    )
+    logits, graded = logits_of(mask, automatic), logits_of(mask)
+    assert torch.equal(logits > 0, mask)
+    torch.testing.assert_close(logits[..., [0, 1, 6, 7]], automatic[..., [0, 1, 6, 7]])
+    torch.testing.assert_close(logits[..., 2:6], graded[..., 2:6])

@@ -133,7 +133,7 @@ def head() -> Head:
 
 def test_every_click_is_put_to_the_mask_that_the_one_before_led_to(head):
     generator = torch.Generator().manual_seed(0)
-    mixture = Mixture(corrupted=0, disagreeing=0, right=0, unknown=1, hard=0, any_structure=1)
+    mixture = Mixture(corrupted=0, disagreeing=0, right=0, unknown=1, any_structure=1)
     terms = click_step(head, batch_of(2, generator), generator, 3, mixture)
     assert set(terms) == {"click_voxels", "click_gap", "click_dice"}
     assert [s["known"].tolist() for s in head.seen] == [[False] * 2, [True] * 2, [True] * 2]
@@ -144,7 +144,7 @@ def test_every_click_is_put_to_the_mask_that_the_one_before_led_to(head):
 
 def test_an_untrained_decoder_closes_no_gap(head):
     generator = torch.Generator().manual_seed(0)
-    mixture = Mixture(corrupted=0, disagreeing=0, right=0, unknown=0, hard=1)
+    mixture = Mixture(corrupted=0, disagreeing=0, right=0, unknown=0, bare=1)
     terms = click_step(head, batch_of(2, generator), generator, 2, mixture)
     assert terms["click_gap"].item() == pytest.approx(1, abs=0.05)
 

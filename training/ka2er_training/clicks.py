@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ka2er_training.click_simulation import Habits, Masks, draw_box, draw_prompts
 from ka2er_training.corruption import corrupt, uniform
+from napari_ka2er.model.mask_decoder import logits_of
 from napari_ka2er.model.prompt_maps import PromptCanvas
 
 if TYPE_CHECKING:
     from napari_ka2er.model.prompt_maps import PromptTensors
 
-_HARD_LOGIT = 3.0
 _SHARPNESS = 3.0
 
 
@@ -88,10 +88,10 @@ class Mixture:
         The mask to correct is right already, and must survive.  The rest starts automatically.
     unknown : float
         There is no mask to correct.
-    hard : float
-        The mask to correct comes without certainties, as after a brush stroke.
+    bare : float
+        The automatic result is not known beside the mask.
     any_structure : float
-        The label is not named.
+        The label is not named, and so has no automatic result.
     habits : Habits
         How the user draws.
     """
@@ -100,7 +100,7 @@ class Mixture:
     disagreeing: float = 0.15
     right: float = 0.1
     unknown: float = 0.1
-    hard: float = 0.5
+    bare: float = 0.2
     any_structure: float = 0.15
     habits: Habits = field(default_factory=Habits)
 
@@ -135,67 +135,71 @@ def click_step(
         predicted Dice).  Their sum is the loss.
     """
     mixture = mixture or Mixture()
-    previous, target = _situations(batch, mixture, generator)
-    n_items = len(previous)
-    is_known = torch.rand(n_items, generator=generator) >= mixture.unknown
-    is_any = torch.rand(n_items, generator=generator) < mixture.any_structure
+    mask, target = _situations(batch, mixture, generator)
+    is_known, is_any, is_bare = (
+        torch.rand(len(mask), generator=generator) < p
+        for p in (1 - mixture.unknown, mixture.any_structure, mixture.bare)
+    )
     output = torch.where(is_any.to(batch.output.device), batch.any_output, batch.output)
-    shape = tuple(previous.shape[2:])
-    canvas = PromptCanvas(n_items, shape, batch.spacing_mm, previous.device)  # type: ignore[arg-type]
-    for item in torch.nonzero(~is_known)[:, 0].tolist():
-        if uniform(0, 1, generator) < mixture.habits.box:
-            draw_box(canvas, item, target[item, 0] > 0.5, generator)
+    canvas = _canvas(batch, target, ~is_known, mixture.habits, generator)
     terms: list[dict[str, Tensor]] = []
     for _ in range(n_clicks):
-        known = is_known.to(previous.device)
-        shown = (previous > 0) & known[:, None, None, None, None]
-        masks = Masks(shown, target > 0.5, batch.valid)
+        known = is_known.to(mask.device)
+        mask = mask & known[:, None, None, None, None]
+        masks = Masks(mask, target > 0.5, batch.valid)
         draw_prompts(canvas, masks, mixture.habits, generator)
         prompts = canvas.tensors()
         logits, predicted = decode(
             gold=batch.gold,
             dense=batch.dense,
             image=batch.image,
-            previous=previous,
+            previous=_previous(mask, batch.automatic, is_bare | is_any),
             previous_known=known,
             prompts=prompts,
             output=output,
         )
-        terms.append(_losses(logits, predicted, shown, target, batch.valid, prompts))
-        previous = _harden(logits.detach(), mixture.hard, generator)
+        terms.append(_losses(logits, predicted, mask, target, batch.valid, prompts))
+        mask = logits.detach() > 0
         is_known = torch.ones_like(is_known)
     return {name: torch.stack([t[name] for t in terms]).mean() for name in terms[0]}
+
+
+def _canvas(
+    batch: ClickBatch,
+    target: Tensor,
+    is_boxed: Tensor,
+    habits: Habits,
+    generator: torch.Generator,
+) -> PromptCanvas:
+    """Return an empty canvas, or one with a box for items that may have one."""
+    z, y, x = target.shape[2:]
+    canvas = PromptCanvas(len(target), (z, y, x), batch.spacing_mm, target.device)
+    for item in torch.nonzero(is_boxed)[:, 0].tolist():
+        if uniform(0, 1, generator) < habits.box:
+            draw_box(canvas, item, target[item, 0] > 0.5, generator)
+    return canvas
 
 
 def _situations(
     batch: ClickBatch, mixture: Mixture, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return each item's mask to correct, as logits, and what it should become."""
+    """Return each item's mask to correct, and what it should become."""
     truth, automatic = batch.target > 0.5, batch.automatic > 0
     damaged = corrupt(truth, generator)
     wanted = corrupt(automatic, generator)
     draw = torch.rand(len(truth), generator=generator)
-    previous, target = [], []
     bounds = torch.tensor([mixture.corrupted, mixture.disagreeing, mixture.right]).cumsum(0)
-    for item, kind in enumerate(torch.bucketize(draw, bounds).tolist()):
-        start = (damaged[item], truth[item])[kind // 2] if kind in (0, 2) else None
-        previous.append(batch.automatic[item] if start is None else _logits(start))
-        target.append(wanted[item].float() if kind == 1 else batch.target[item])
-    return _harden(torch.stack(previous), mixture.hard, generator), torch.stack(target)
+    kinds = torch.bucketize(draw, bounds).tolist()
+    starts = [(damaged, automatic, truth, automatic)[kind] for kind in kinds]
+    targets = [wanted.float() if kind == 1 else batch.target for kind in kinds]
+    items = range(len(kinds))
+    return torch.stack([starts[i][i] for i in items]), torch.stack([targets[i][i] for i in items])
 
 
-def _logits(mask: Tensor) -> Tensor:
-    """Logits of a mask that is less certain at its surface, the same side kept."""
-    solid = mask.float()
-    smooth = F.avg_pool3d(solid[None], 3, 1, 1, count_include_pad=False)[0]
-    return 2 * _HARD_LOGIT * (0.5 * (solid + smooth) - 0.5)
-
-
-def _harden(logits: Tensor, p: float, generator: torch.Generator) -> Tensor:
-    """Replace some items' logits by those of their mask."""
-    is_hard = (torch.rand(len(logits), generator=generator) < p).to(logits.device)
-    hard = torch.where(logits > 0, _HARD_LOGIT, -_HARD_LOGIT)
-    return torch.where(is_hard[:, None, None, None, None], hard, logits)
+def _previous(mask: Tensor, automatic: Tensor, is_bare: Tensor) -> Tensor:
+    """Return logits of the masks to correct; bare ones have no automatic result to lean on."""
+    bare = is_bare.to(mask.device)[:, None, None, None, None]
+    return torch.where(bare, logits_of(mask), logits_of(mask, automatic))
 
 
 def _losses(

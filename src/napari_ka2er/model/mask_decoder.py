@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from monai.networks.nets.vista3d import MLP, TwoWayTransformer
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Logits are squashed to this, so that certain voxels, too, stay within a click's reach.
 LIMIT = 4.0
+_CERTAIN = 2.0
 _MARGIN = 16
 _N_PROJECTED = 4
 _N_AGREEMENTS = 3
@@ -153,6 +155,35 @@ _Box = tuple[slice, slice, slice]
 def squash(logits: Tensor) -> Tensor:
     """Return logits within ±`LIMIT`, signs kept."""
     return LIMIT * torch.tanh(logits / LIMIT)
+
+
+def logits_of(mask: Tensor, automatic: Tensor | None = None) -> Tensor:
+    """Return logits that stand for a mask without any, for `MaskDecoder`'s `previous`.
+
+    Where the automatic result agrees with the mask its own certainty is used: it says where a click
+    should spread to.  Elsewhere voxels are the more certain the deeper they lie.
+
+    Parameters
+    ----------
+    mask : Tensor of bool, shape (B, 1, Z, Y, X)
+        The mask so far.
+    automatic : Tensor, shape (B, 1, Z, Y, X), optional
+        Logits without prompts, if the label has any.
+
+    Returns
+    -------
+    Tensor, shape (B, 1, Z, Y, X)
+        Positive in the mask, not positive out of it.
+    """
+    smooth = mask.float()
+    for axis in (0, 1, 2):
+        size = [5 if a == axis else 1 for a in (0, 1, 2)]
+        padding = [n // 2 for n in size]
+        smooth = F.avg_pool3d(smooth, size, 1, padding, count_include_pad=False)
+    graded = _CERTAIN * (mask + smooth - 1)
+    if automatic is None:
+        return graded
+    return torch.where((automatic > 0) == mask, automatic, graded)
 
 
 def _box(start: Sequence[int], size: Sequence[int], stride: int) -> _Box:

@@ -14,6 +14,7 @@ from napari_ka2er.core.prompts import Point, positions_of
 from napari_ka2er.core.resampling import resample
 from napari_ka2er.core.touched import restrict_change, touched_by, voxels_of
 from napari_ka2er.model.device import autocast
+from napari_ka2er.model.mask_decoder import logits_of
 from napari_ka2er.model.prompt_maps import prompt_tensors
 from napari_ka2er.model.roi import (
     box_of,
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from napari_ka2er.model.tiles import Region
 
     Mask = NDArray[np.bool_]
-
-# How sure a mask that is only yes or no counts as: what the mask decoder was trained with.
-_CERTAIN = np.float32(3.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,16 +183,19 @@ class Prompter:
     ) -> tuple[Mask, NDArray[np.float32], bool]:
         """Return the mask so far on the grid, as voxels and as logits, and whether there is one."""
         channel = self._features.stored_channel(question.output)
+        automatic = None
+        if channel is not None:
+            stored = self._features.store.arrays["logits"][(channel, *roi)]
+            automatic = np.asarray(stored, dtype=np.float32)
         if question.previous is not None and question.previous.any():
             box = image_box(lattice, self._geometry)
             source = region_geometry(self._geometry, box)
             share = resample(question.previous[box].astype(np.float32), source, lattice, order=1)
-            return share > 0.5, (2 * share - 1) * _CERTAIN, True
+            return share > 0.5, _logits_of(share > 0.5, automatic), True
         nothing = np.zeros(lattice.shape, bool)
-        if channel is None:
+        if automatic is None:
             return nothing, np.zeros(lattice.shape, np.float32), False
-        automatic = self._features.store.arrays["logits"][(channel, *roi)]
-        return nothing, automatic.astype(np.float32), True
+        return nothing, automatic, True
 
     def _restricted(self, question: Question, before: Mask, after: Mask, lattice: Geometry) -> Mask:
         """Keep what the newest prompt touches of a change, and what older ones declared."""
@@ -237,6 +238,12 @@ class Prompter:
     def _tensor(self, values: NDArray[np.floating]) -> torch.Tensor:
         array = np.ascontiguousarray(values, dtype=np.float32)
         return torch.from_numpy(array)[None].to(self._features.loaded.device)
+
+
+def _logits_of(mask: Mask, automatic: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    known = None if automatic is None else torch.from_numpy(automatic)[None, None]
+    logits: NDArray[np.float32] = logits_of(torch.from_numpy(mask)[None, None], known)[0, 0].numpy()
+    return logits
 
 
 def _ends(prompt: Prompt, grid: Geometry) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
