@@ -52,7 +52,7 @@ def small_recipe(steps=4):
     sizes = preset("tiny")
     schedule = dataclasses.replace(sizes.schedule, steps=steps, checkpoint_every=1, batch=1)
     clicks = dataclasses.replace(sizes.clicks, steps=2, batch=1)
-    return recipe_for(dataclasses.replace(sizes, schedule=schedule, clicks=clicks))
+    return recipe_for(dataclasses.replace(sizes, schedule=schedule, polish=clicks, clicks=clicks))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from ka2er_training.cases import PreparedCase, Source, prepare_case
 from ka2er_training.distributed import first_alone
 from ka2er_training.loop import train
 from ka2er_training.plan import StudentPreset, student_config, task_entry
+from ka2er_training.polish import polish
 from ka2er_training.student_work import Teaching, student_work
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.io import read_volume
@@ -87,6 +88,7 @@ def recipe_for(sizes: StudentPreset, seed: int = 0, **teaching: Any) -> Recipe:
     sizes = dataclasses.replace(
         sizes,
         schedule=dataclasses.replace(sizes.schedule, seed=seed),
+        polish=dataclasses.replace(sizes.polish, seed=seed),
         clicks=dataclasses.replace(sizes.clicks, seed=seed),
     )
     return Recipe(sizes, Teaching(steps=sizes.schedule.steps, **teaching))
@@ -269,6 +271,9 @@ def amalgamate(
         student, cases, recipe, out / "trunk",
         resume=resume, device=device, progress=progress, cancelled=cancelled,
     )  # fmt: skip
+    student = polish(
+        student, cases, recipe, out / "polish", resume=resume, device=device, cancelled=cancelled
+    )
     notes = {
         "seconds_features": round(prepared - start, 1),
         "seconds_trunk": round(time.monotonic() - prepared, 1),

@@ -81,6 +81,8 @@ class Work:
         ``loss(network, sample, step)`` returns named terms; ``"loss"`` is minimised.
     frozen : tuple of str
         Prefixes of parameters that are not trained.
+    trained : tuple of str
+        If given, only parameters with one of these in their names are trained.
     rates : dict of str to float
         Factors on the learning rate for parameters with these prefixes.
     """
@@ -88,6 +90,7 @@ class Work:
     draw: Callable[[int, np.random.Generator], Any]
     loss: Callable[[nn.Module, Any, int], dict[str, Tensor]]
     frozen: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
     rates: dict[str, float] = field(default_factory=dict)
 
 
@@ -156,7 +159,8 @@ class _Run:
         self.network = network.to(device).train()
         self.rank, self.world = rank(), world_size()
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(not name.startswith(work.frozen or ("\0",)))
+            chosen = not work.trained or any(part in name for part in work.trained)
+            parameter.requires_grad_(chosen and not name.startswith(work.frozen or ("\0",)))
         self.optimiser = torch.optim.AdamW(self._groups(), weight_decay=schedule.weight_decay)
         self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema))
         self.wrapped = (

@@ -38,6 +38,8 @@ class StudentPreset:
         Longest edge of a window.
     schedule : Schedule
         Of the amalgamation.
+    polish : Schedule
+        Of hallucinators and gate, all else frozen.
     clicks : Schedule
         Of the prompts, with the trunk frozen.
     foundation_rate : float
@@ -55,6 +57,7 @@ class StudentPreset:
     window_voxels: int
     max_window: int
     schedule: Schedule
+    polish: Schedule
     clicks: Schedule
     foundation_rate: float = 0.1
 
@@ -63,11 +66,13 @@ PRESETS = {
     "tiny": StudentPreset(
         "tiny", 12, 4, 48, 4, 16, 12, False, 131072, 64,
         Schedule(steps=800, batch=2, learning_rate=1e-3),
+        Schedule(steps=200, batch=2, learning_rate=1e-3),
         Schedule(steps=300, batch=2, learning_rate=2e-3),
     ),
     "base": StudentPreset(
         "base", 48, 7, 128, 8, 32, 32, False, 96**3, 96,
         Schedule(60_000, 4, 2e-4, 2000, weight_decay=1e-5, ema=0.999, checkpoint_every=500),
+        Schedule(5_000, 4, 2e-4, 200, ema=0.999, checkpoint_every=500),
         Schedule(20_000, 4, 4e-4, 500, ema=0.999, checkpoint_every=500),
     ),
 }  # fmt: skip

@@ -123,7 +123,7 @@ class Student(nn.Module):
     ) -> Trunk:
         """Return what `encode` computes before its last projections; see there."""
         stages = self.foundation.stages(image)
-        coarse = self._amalgamate(stages, features, noise)
+        coarse = self.amalgamate_coarse(stages, features, noise)
         pooled = [result.weights for result in coarse.values()]
         prior = coarse[COARSE_STRIDES[-1]].weights if coarse else None
 
@@ -150,10 +150,10 @@ class Student(nn.Module):
             coarse=trunk.coarse,
         )
 
-    def _amalgamate(
-        self, stages: list[Tensor], features: WindowFeatures | None, noise: float
+    def amalgamate_coarse(
+        self, stages: list[Tensor], features: WindowFeatures | None, noise: float = 0.0
     ) -> dict[int, CoarseResult]:
-        """Replace the coarse stages by their gold versions; return what the levels said."""
+        """Replace the coarse ones of the Swin `stages` by gold; return what the levels said."""
         results: dict[int, CoarseResult] = {}
         for stride in COARSE_STRIDES:
             if str(stride) not in self.coarse:
@@ -175,7 +175,7 @@ class Student(nn.Module):
         They come from hallucinated tokens alone; sparse mode runs the experts that they favour.
         """
         stages = self.foundation.stages(image)
-        results = self._amalgamate(stages, None, 0.0)
+        results = self.amalgamate_coarse(stages, None, 0.0)
         return _mean_weights([r.weights for r in results.values()], image)
 
     def decode(
