@@ -11,7 +11,7 @@ import numpy as np
 
 from ka2er_training.bench.stats import Interval, bootstrap
 from ka2er_training.metrics import Scores, score_case
-from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.errors import CancelledError
 from napari_ka2er.core.io import read_labels, read_volume
 from napari_ka2er.core.resampling import resample
 
@@ -240,23 +240,3 @@ def _cells(summary: Summary) -> tuple[str, ...]:
 
 def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
-
-
-def case_of_dataset(folder: Path, name: str, task: Task, ending: str = ".nii.gz") -> LabelledCase:
-    """Return a training case of an nnU-Net raw data set.
-
-    Raises
-    ------
-    UserError
-        If its image or labels are missing.
-    """
-    case = LabelledCase(
-        name,
-        task,
-        folder / "imagesTr" / f"{name}_0000{ending}",
-        folder / "labelsTr" / f"{name}{ending}",
-    )
-    for path in (case.image, case.labels):
-        if not path.is_file():
-            raise UserError(f"the file {path}", "none")
-    return case

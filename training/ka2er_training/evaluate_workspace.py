@@ -15,7 +15,7 @@ from napari_ka2er.model.experts import Expert
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ka2er_training.evaluate import Segmenter
+    from ka2er_training.evaluate import Row, Segmenter
     from ka2er_training.workspace import Workspace
     from napari_ka2er.model.config import Mode
 
@@ -32,22 +32,15 @@ def evaluate_workspace(
 ) -> dict[str, Any]:
     """Evaluate a student, or the experts, on the hold-out of every task that it knows.
 
-    The raw rows, the means and the table are written to ``reports/evaluation-NAME.json`` and
-    ``.txt``.
-
     Parameters
     ----------
     workspace : Workspace
-        Its hold-out cases are what is measured on.
-    student : str, optional
-        Version; the current one by default.
-    mode : str
-        The student's.
+        Its ``reports`` folder gets ``evaluation-NAME.json`` and ``.txt``.
+    student, mode : str, optional
+        Version, the current one by default, and mode.
     experts : bool
         Evaluate the experts, each on its own task, instead of a student.
-    device : str
-        Where they run.
-    progress, cancelled : callable, optional
+    device, progress, cancelled
         See `ka2er_training.evaluate.evaluate`.
 
     Returns
@@ -55,20 +48,21 @@ def evaluate_workspace(
     dict
         ``name``, ``summary`` (per task and label), ``rows`` (per case), ``table`` (text).
 
-    Raises
-    ------
-    UserError
-        If there is no such student, no expert, or nothing held out.
+    Raises `UserError` if there is no such student, no expert, or nothing held out.
     """
     if experts:
         name, systems = "experts", list(_experts(workspace, device))
     else:
         name, systems = _student(workspace, student, mode, device)
     rows = []
-    for i, (task, segmenter) in enumerate(systems):
+    for i, (task, system) in enumerate(systems):
         part = _part(progress, i / len(systems), 1 / len(systems))
-        cases = holdout_of(workspace, task)
-        rows += evaluate(segmenter, cases, progress=part, cancelled=cancelled)
+        rows += evaluate(system, holdout_of(workspace, task), progress=part, cancelled=cancelled)
+    return _kept(workspace, name, rows)
+
+
+def _kept(workspace: Workspace, name: str, rows: list[Row]) -> dict[str, Any]:
+    """Write an evaluation's report and return it."""
     if not rows:
         remedy = "set a share of [holdout] in ka2er.toml before tasks are added"
         raise UserError(f"held-out cases in {workspace.folder}", "none", remedy)

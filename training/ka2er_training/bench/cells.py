@@ -173,7 +173,7 @@ def run_cells(
     max_minutes: float | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Outcome:
-    """Run what is missing, one cell after the other.
+    """Run what is missing; a cell that fails stops only those that need it.
 
     Parameters
     ----------
@@ -186,17 +186,7 @@ def run_cells(
     max_minutes : float, optional
         No cell is begun after this time; the running one is finished.
     cancelled : callable, optional
-        Asked before every cell.
-
-    Returns
-    -------
-    Outcome
-        A cell that fails does not stop the others, except those that need it.
-
-    Raises
-    ------
-    CancelledError
-        If `cancelled` says so.
+        Asked before every cell; `CancelledError` is raised if it says so.
     """
     ordered = in_order(targets)
     begun, done, failed = time.monotonic(), list[Cell](), dict[str, str]()
@@ -206,7 +196,6 @@ def run_cells(
         if cancelled is not None and cancelled():
             raise CancelledError
         if max_minutes is not None and time.monotonic() - begun > max_minutes * 60:
-            logger.info("time is up after %d cells", len(done))
             break
         reason = _run(cell, store, runners)
         if reason is None:

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.bench.means import expert_folder
 from ka2er_training.bench.shifts import shift_named
 from ka2er_training.bench.subset import with_experts
-from ka2er_training.evaluate import LabelledCase, case_of_dataset, evaluate
+from ka2er_training.evaluate import LabelledCase, evaluate
 from ka2er_training.segmenters import EnsembleSegmenter, ExpertSegmenter, StudentSegmenter
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_volume
 from napari_ka2er.model.checkpoint import load_student
 from napari_ka2er.model.experts import Expert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from ka2er_training.bench.cells import Cell, Store
     from ka2er_training.bench.means import Means
     from ka2er_training.evaluate import Segmenter
+    from napari_ka2er.core.task import Task
     from napari_ka2er.core.volume import Volume
     from napari_ka2er.model.loaded import LoadedStudent
 
@@ -101,3 +104,23 @@ def _timed(work: Callable[[], Any], cell: Cell) -> dict[str, float]:
         cpu.append(time.process_time() - begun[0])
         wall.append(time.perf_counter() - begun[1])
     return {"cpu_s": statistics.median(cpu), "seconds": statistics.median(wall)}
+
+
+def case_of_dataset(folder: Path, name: str, task: Task, ending: str = ".nii.gz") -> LabelledCase:
+    """Return a training case of an nnU-Net raw data set.
+
+    Raises
+    ------
+    UserError
+        If its image or labels are missing.
+    """
+    case = LabelledCase(
+        name,
+        task,
+        folder / "imagesTr" / f"{name}_0000{ending}",
+        folder / "labelsTr" / f"{name}{ending}",
+    )
+    for path in (case.image, case.labels):
+        if not path.is_file():
+            raise UserError(f"the file {path}", "none")
+    return case

@@ -11,10 +11,10 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -38,10 +38,8 @@ class ProbeSettings:
 
     Parameters
     ----------
-    student : str
-        A student's folder.
-    volume : str
-        An image file.
+    student, volume : str
+        A student's folder and an image file.
     task : str
         Of the student.
     repeats : int
@@ -73,7 +71,7 @@ class Spent:
     threads : int
         Threads that PyTorch was allowed.
     what : str
-        The work in a few words.
+        In a few words.
     """
 
     wall_s: list[float]
@@ -82,7 +80,6 @@ class Spent:
     ready_mib: float
     threads: int
     what: str = ""
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def resenc_l(settings: ProbeSettings) -> tuple[Work, str]:
@@ -237,7 +234,7 @@ def run_probe(name: str, settings: ProbeSettings) -> Spent:
         wall.append(time.perf_counter() - begun[0])
         cpu.append(time.process_time() - begun[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-    peak = peak / 1024 if sys.platform == "darwin" else peak  # bytes on macOS
+    peak /= 1024 if sys.platform == "darwin" else 1  # bytes on macOS
     return Spent(wall, cpu, peak, ready, torch.get_num_threads(), what)
 
 

@@ -23,8 +23,8 @@ from ka2er_training.bench.probes import ProbeSettings
 from ka2er_training.bench.tables import Table
 from ka2er_training.workspace import write_json, write_text
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.student_card import read_student_json
 from napari_ka2er.model.catalogue import find_student
-from napari_ka2er.model.checkpoint import read_student_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -114,19 +114,11 @@ def measure_speed(
         If something does not exist or a measurement fails.
     """
     settings = open_settings(student, volume, task, repeats)
-    experts = [e["name"] for e in read_student_json(Path(settings.student))["config"]["experts"]]
-    once = replace(settings, repeats=1)
-    wanted = [
-        ("click", "click", settings),
-        *((f"window {mode}", "encode_window", replace(settings, mode=mode)) for mode in MODES),
-        *((f"pass {mode}", "automatic_pass", replace(settings, mode=mode)) for mode in MODES),
-        *((f"expert {name}", "expert_pass", replace(settings, expert=name)) for name in experts),
-        ("SwinUNETR 96³", "swin_unetr", replace(settings, repeats=min(repeats, 3))),
-        ("ResEnc-L 192³", "resenc_l", once),
-    ]
     chosen = set(only)
     spent = {
-        label: probe(name, given) for label, name, given in wanted if not chosen or name in chosen
+        label: probe(name, given)
+        for label, name, given in _measurements(settings)
+        if not chosen or name in chosen
     }
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -137,6 +129,19 @@ def measure_speed(
         "measurements": spent,
         "ratios": ratios(spent),
     }
+
+
+def _measurements(settings: ProbeSettings) -> list[tuple[str, str, ProbeSettings]]:
+    """Return label, probe and settings of everything there is to measure."""
+    experts = [e["name"] for e in read_student_json(Path(settings.student))["config"]["experts"]]
+    return [
+        ("click", "click", settings),
+        *((f"window {mode}", "encode_window", replace(settings, mode=mode)) for mode in MODES),
+        *((f"pass {mode}", "automatic_pass", replace(settings, mode=mode)) for mode in MODES),
+        *((f"expert {name}", "expert_pass", replace(settings, expert=name)) for name in experts),
+        ("SwinUNETR 96³", "swin_unetr", replace(settings, repeats=min(settings.repeats, 3))),
+        ("ResEnc-L 192³", "resenc_l", replace(settings, repeats=1)),
+    ]
 
 
 def ratios(spent: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
