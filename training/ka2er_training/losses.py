@@ -101,7 +101,7 @@ def routing_loss(weights: Sequence[Tensor], own: int) -> Tensor:
     own : int
         Index of the task's own expert.
     """
-    shares = [w[:, own].flatten(1).mean(dim=1).clamp_min(1e-4) for w in weights]
+    shares = [w[:, own].flatten(1).mean(dim=1).clamp_min(1e-20) for w in weights]
     return -torch.stack(shares).log().mean()
 
 
