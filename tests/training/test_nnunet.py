@@ -29,8 +29,10 @@ print("this goes to the log")
 report({"pid": os.getpid(), "raw": os.environ.get("nnUNet_raw")})
 if job["do"] == "fail":
     raise RuntimeError("out of memory")
-if job["do"] == "fork" and os.fork() == 0:
+if job["do"] in ("fork", "be killed") and os.fork() == 0:
     time.sleep(60)
+if job["do"] == "be killed":
+    os.kill(os.getpid(), 9)
 if job["do"] != "end":
     time.sleep(60)
 """
@@ -70,6 +72,14 @@ def test_a_failing_job_is_told_in_one_line_with_its_log(job_module, tmp_path):
     with pytest.raises(UserError, match=r"out of memory.*log") as error:
         run_child(job_module, {"do": "fail"}, tmp_path / "log", environment={}, on_report=len)
     assert "\n" not in str(error.value)
+
+
+def test_a_job_that_the_system_kills_is_noticed_though_its_workers_live(job_module, tmp_path):
+    reports = []
+    job = {"do": "be killed"}
+    with pytest.raises(UserError, match="exit status -9"):
+        run_child(job_module, job, tmp_path / "log", environment={}, on_report=reports.append)
+    assert is_gone(reports[0]["pid"])
 
 
 def test_cancelling_ends_the_job_and_what_it_started(job_module, tmp_path):
@@ -165,3 +175,26 @@ def test_a_loss_in_half_precision_is_computed_in_single():
     outputs, targets = torch.full((4,), 1.0, dtype=torch.bfloat16), torch.full((4,), 0.999)
     assert loss(outputs, targets).dtype == torch.float32
     assert loss(outputs, targets).item() == pytest.approx(1e-6, rel=0.01)
+
+
+def test_the_weight_of_the_labels_falls_to_one():
+    from types import SimpleNamespace
+
+    from ka2er_training.trainers import Ka2erTrainer
+
+    state = SimpleNamespace(
+        preset=PRESETS["tiny"],
+        num_epochs=PRESETS["tiny"].epochs,
+        label_manager=SimpleNamespace(num_segmentation_heads=3),
+        device="cpu",
+    )
+    weights = []
+    for epoch in range(state.num_epochs):
+        state.current_epoch = epoch
+        background, *labels = Ka2erTrainer._weights(state).tolist()
+        assert background == 1
+        assert labels[0] == labels[1]
+        weights.append(labels[0])
+    assert weights[0] == PRESETS["tiny"].foreground_weight
+    assert weights == sorted(weights, reverse=True)
+    assert weights[-1] == 1

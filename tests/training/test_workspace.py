@@ -142,7 +142,10 @@ def test_a_lock_is_exclusive_and_freed_by_a_kill(balls):
         balls.lock("expert-balls")
     os.kill(process.pid, 9)
     process.join()
-    with balls.lock("expert-balls"):
+    lock = balls.lock("expert-balls")
+    with lock:
+        pass
+    with balls.lock("expert-balls"):  # although the first lock object still exists
         pass
 
 

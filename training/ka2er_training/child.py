@@ -34,23 +34,19 @@ def run_child(
 
     Parameters
     ----------
-    module : str
-        Its main function calls `reporting` first.
-    job : mapping
-        Plain data, its only argument.
+    module, job : str, mapping
+        The module's main function calls `reporting` first; the job is plain data.
     log : Path
         Everything the job prints is added to this file.
     environment : mapping
-        Variables for the job alone, besides our own.
-    on_report : callable
-        Called in this thread with each report.
-    cancelled : callable, optional
-        Asked several times a second.
+        Variables for the job alone.
+    on_report, cancelled : callable
+        Called in this thread: with each report, and several times a second.
 
     Raises
     ------
     CancelledError
-        If `cancelled` said so; the job and what it started are gone then.
+        If `cancelled` said so; nothing of the job runs then.
     UserError
         If the job failed, with the last line of its log.
     """
@@ -58,23 +54,13 @@ def run_child(
         log.open("a", encoding="utf-8") as output,
         _process(module, job, output, environment) as process,
     ):
-        reports: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=_read, args=(process.stdout, reports), daemon=True).start()
-        while True:
-            if cancelled and cancelled():
-                raise CancelledError
-            with contextlib.suppress(queue.Empty):
-                line = reports.get(timeout=POLL_S)
-                if line is None:
-                    break
-                on_report(json.loads(line))
+        for report in _reports(process, cancelled):
+            on_report(report)
     if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [
-            "nothing"
-        ]
-        raise UserError(
-            "nnU-Net to finish", f"exit status {process.returncode}: {lines[-1]}", f"see {log}"
-        )
+        lines = ["nothing", *log.read_text(encoding="utf-8", errors="replace").split("\n")]
+        last = next(line for line in reversed(lines) if line.strip())
+        got = f"exit status {process.returncode}: {last}"
+        raise UserError("nnU-Net to finish", got, f"see {log}")
 
 
 @contextlib.contextmanager
@@ -97,6 +83,27 @@ def _process(
     finally:
         kill_group(process.pid)
         process.wait()
+
+
+def _reports(
+    process: subprocess.Popen[str], cancelled: Callable[[], bool] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the job's reports until it ends.
+
+    Its own end counts, not that of the pipe: forked workers would keep that open after a kill.
+    """
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    line: str | None = ""
+    while line is not None:
+        if cancelled and cancelled():
+            raise CancelledError
+        try:
+            line = lines.get(timeout=POLL_S)
+        except queue.Empty:
+            line = "" if process.poll() is None else None
+        if line:
+            yield json.loads(line)
 
 
 def _read(lines: IO[str] | None, reports: queue.Queue[str | None]) -> None:

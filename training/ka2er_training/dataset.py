@@ -138,8 +138,8 @@ def _write_dataset(
         len(endings) == 1 and endings <= set(COPIED_ENDINGS) and options.read.channel is None
     )
     ending = endings.pop() if is_copied else COPIED_ENDINGS[0]
-    for images, labels in SPLITS.values():
-        for name in filter(None, (images, labels)):
+    for split in {"training", *(split for _, split in cases)}:
+        for name in filter(None, SPLITS[split]):
             (folder / name).mkdir(parents=True, exist_ok=True)
     for one, split in cases:
         _write_case(folder, one.case, split, ending, None if is_copied else options)

@@ -57,16 +57,17 @@ class _Monitor:
         if "stage" in report:
             where = f" at epoch {report['epoch']} of {report['of']}" if "epoch" in report else ""
             logger.info("%s%s", report["stage"], where)
-            self._show(PREPARED * report.get("fraction", 1.0), report["stage"])
+            self.show(PREPARED * report.get("fraction", 1.0), report["stage"])
             return
         self.epochs.append(report)
         dice = " ".join(f"{value:.3f}" for value in report["dice"])
         what = f"loss {report['loss']:.3f}, Dice on patches {dice}"
         text = f"epoch {report['epoch']}/{report['of']}: {what}"
         logger.info("%s, %.2f s per iteration", text, report["seconds"] / self.iterations)
-        self._show(PREPARED + (TRAINED - PREPARED) * report["epoch"] / report["of"], text)
+        self.show(PREPARED + (TRAINED - PREPARED) * report["epoch"] / report["of"], text)
 
-    def _show(self, share: float, what: str) -> None:
+    def show(self, share: float, what: str) -> None:
+        """Hand on how far the work is."""
         if self.progress:
             self.progress(share, what)
 
@@ -81,21 +82,8 @@ def train_expert(
 ) -> dict[str, Any]:
     """Plan, preprocess and train a task's expert with nnU-Net, then convert it.
 
-    Parameters
-    ----------
-    workspace : Workspace
-        The hold-out cases of its tasks are not touched.
-    task : str
-        Name of a task.
-    plan : ExpertPlan, optional
-        Preset, loss, device; whether to go on from the latest checkpoint.
-    progress, cancelled : callable, optional
-        See `napari_ka2er.core.errors.CancelledError`; cancelling keeps the checkpoints.
-
-    Returns
-    -------
-    dict
-        Plain data: folders, digest, preset, and what nnU-Net reported on the last epoch.
+    Hold-out cases are not touched.  Returns plain data: folders, digest, preset, and what nnU-Net
+    reported on the last epoch.
 
     Raises
     ------
@@ -103,7 +91,7 @@ def train_expert(
         If there is no such task, preset, loss or device, the same expert is in training, or
         nnU-Net fails.
     CancelledError
-        If `cancelled` said so.
+        If `cancelled` said so; the checkpoints are kept.
     """
     plan = plan or ExpertPlan()
     job, device = _job(workspace, task, plan)
@@ -113,19 +101,9 @@ def train_expert(
     with workspace.lock(f"expert-{task}"):
         if plan.resume and latest_checkpoint(fold_folder(job)) is None:
             logger.info("no checkpoint to resume from: starting from the beginning")
-        run = workspace.run_folder(f"expert-{task}")
-        write_json(run / "job.json", job.to_json())
-        run_child(
-            "ka2er_training.nnunet",
-            job.to_json(),
-            run / "nnunet.log",
-            environment=environment(workspace.folder, device),
-            on_report=monitor,
-            cancelled=cancelled,
-        )
+        _run(workspace, task, job, device, (monitor, cancelled))
         expert = _convert(workspace, task, model_folder(job), folds=FOLD, trust=True)
-    if progress:
-        progress(1.0, "done")
+    monitor.show(1.0, "done")
     return {
         **_outcome(workspace, task, expert),
         "preset": plan.preset or workspace.settings.expert.preset,
@@ -173,6 +151,26 @@ def _job(workspace: Workspace, task: str, plan: ExpertPlan) -> tuple[Job, str]:
         seed=plan.seed,
     )
     return job, str(device)
+
+
+def _run(
+    workspace: Workspace,
+    task: str,
+    job: Job,
+    device: str,
+    hooks: tuple[_Monitor, Callable[[], bool] | None],
+) -> None:
+    """Let nnU-Net work in a process of its own; what it was told and said stays in ``runs/``."""
+    run = workspace.run_folder(f"expert-{task}")
+    write_json(run / "job.json", job.to_json())
+    run_child(
+        "ka2er_training.nnunet",
+        job.to_json(),
+        run / "nnunet.log",
+        environment=environment(workspace.folder, device),
+        on_report=hooks[0],
+        cancelled=hooks[1],
+    )
 
 
 def _outcome(workspace: Workspace, task: str, expert: Expert) -> dict[str, Any]:

@@ -134,17 +134,15 @@ def prepare(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
 
 def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     """Train on all cases of the dataset, from the latest checkpoint if that is asked for."""
-    import numpy as np
     import torch
 
     from ka2er_training import trainers
 
-    for seed in (random.seed, np.random.seed, torch.manual_seed):
-        seed(job.seed)
     folder = fold_folder(job)
     checkpoint = latest_checkpoint(folder) if job.resume else None
     if checkpoint is None:
         shutil.rmtree(folder, ignore_errors=True)
+    _seed(job.seed)
     plans = read_json(job.preprocessed / f"{job.preset.plans}.json")
     plans["continue_training"] = checkpoint is not None
     description = read_json(job.preprocessed / "dataset.json")
@@ -154,9 +152,19 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     trainer.configure(job.preset, report)
     if checkpoint:
         trainer.load_checkpoint(str(checkpoint))
+        _seed(job.seed + trainer.current_epoch)  # else the first epochs' patches would come again
         report({"stage": "resuming", "epoch": trainer.current_epoch, "of": job.preset.epochs})
     if trainer.current_epoch < job.preset.epochs:
         trainer.run_training()
+
+
+def _seed(seed: int) -> None:
+    """Seed everything that nnU-Net draws from."""
+    import numpy as np
+    import torch
+
+    for sow in (random.seed, np.random.seed, torch.manual_seed):
+        sow(seed)
 
 
 def model_folder(job: Job) -> Path:

@@ -50,7 +50,8 @@ class Preset:
     warm_up : int
         Epochs over which it rises first.
     foreground_weight : float
-        Weight of every label against background in the cross-entropy; 1 is nnU-Net's loss.
+        Weight of every label against background in the cross-entropy at the start, falling to 1;
+        1 is nnU-Net's loss.
     mirror : bool
         Whether volumes are mirrored along every axis, in training and (if asked for) prediction.
     """

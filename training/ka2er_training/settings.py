@@ -86,7 +86,9 @@ class TaskRecord:
     patient: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.spacing_mm) != 3 or any(not is_number(s) or not 0 < s < 1e4 for s in self.spacing_mm):
+        if len(self.spacing_mm) != 3 or any(
+            not is_number(s) or not 0 < s < 1e4 for s in self.spacing_mm
+        ):
             raise UserError(
                 f"spacing_mm of task {self.task.name}: three lengths above 0", f"{self.spacing_mm}"
             )

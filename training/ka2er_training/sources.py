@@ -80,20 +80,23 @@ def read_source(folder: Path, channel: int | None = None) -> Source:
             "for two folders give --images and --labels",
         )
     description = read_json(folder / "dataset.json")
-    is_msd = isinstance(description, dict) and isinstance(description.get("training"), list)
     try:
-        channels = description["channel_names" if "channel_names" in description else "modality"]
-        named = description["labels"]
-        cases = (
-            _msd_cases(folder, description)
-            if is_msd
-            else _raw_cases(folder, description, channels, channel)
-        )
-        labels, ignore = labels_of({v: k for k, v in named.items()} if is_msd else named)
+        return _source(folder, description, channel)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"a complete {folder / 'dataset.json'}", f"{type(error).__name__} {error}"
-        ) from error
+        got = f"{type(error).__name__} {error}"
+        raise UserError(f"a complete {folder / 'dataset.json'}", got) from error
+
+
+def _source(folder: Path, description: Mapping[str, Any], channel: int | None) -> Source:
+    """Return the source that a dataset.json describes."""
+    is_msd = isinstance(description, dict) and isinstance(description.get("training"), list)
+    channels = description["channel_names" if "channel_names" in description else "modality"]
+    named = description["labels"]
+    labels, ignore = labels_of({v: k for k, v in named.items()} if is_msd else named)
+    if is_msd:
+        cases = _msd_cases(folder, description)
+    else:
+        cases = _raw_cases(folder, description, channels, channel)
     return Source(
         name=str(description.get("name", folder.name)),
         kind="msd" if is_msd else "nnunet",

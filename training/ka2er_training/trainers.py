@@ -59,6 +59,7 @@ class Ka2erTrainer(nnUNetTrainer):
 
     preset: Preset
     report: Callable[[dict[str, Any]], None]
+    cross_entropy: torch.nn.CrossEntropyLoss | None = None
 
     def configure(self, preset: Preset, report: Callable[[dict[str, Any]], None]) -> None:
         """Take over a preset's schedule, and where to report each epoch to."""
@@ -89,16 +90,25 @@ class Ka2erTrainer(nnUNetTrainer):
     def _build_loss(self) -> torch.nn.Module:
         """Return nnU-Net's own loss with labels weighted against background."""
         loss = super()._build_loss()
-        if self.preset.foreground_weight != 1 and not self.label_manager.has_regions:
-            inner = loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss
-            inner.ce.weight = self._weights()
+        inner = loss.loss if isinstance(loss, DeepSupervisionWrapper) else loss
+        self.cross_entropy = None if self.label_manager.has_regions else inner.ce
         return Float32Loss(loss)
 
+    def on_train_epoch_start(self) -> None:
+        """Begin an epoch, with the labels weighted as is due."""
+        super().on_train_epoch_start()
+        if self.cross_entropy is not None and self.preset.foreground_weight != 1:
+            self.cross_entropy.weight = self._weights()
+
     def _weights(self) -> torch.Tensor:
-        """Return the cross-entropy's weight per class, background first."""
-        weights = torch.full(
-            (self.label_manager.num_segmentation_heads,), self.preset.foreground_weight
-        )
+        """Return the cross-entropy's weight per class, background first.
+
+        The labels' weight keeps them from vanishing early on, but makes masks too large (a fifth
+        too many voxels on hippocampi): over three quarters of the training it falls to 1.
+        """
+        rest = max(0.0, 1 - self.current_epoch / (0.75 * self.num_epochs))
+        weight = 1 + (self.preset.foreground_weight - 1) * rest
+        weights = torch.full((self.label_manager.num_segmentation_heads,), weight)
         weights[0] = 1.0
         return weights.to(self.device)
 

@@ -15,6 +15,7 @@ from napari_ka2er.core.io.atomic import remove, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from ka2er_training.settings import TaskRecord
 
@@ -148,7 +149,7 @@ class Workspace:
         cases: list[dict[str, str]] = read_json(self.dataset_folder(task) / "cases.json")["cases"]
         return cases
 
-    def lock(self, name: str) -> FileLock:
+    def lock(self, name: str) -> AbstractContextManager[object]:
         """Take a lock that the system frees when the process ends, however it ends.
 
         Raises
@@ -158,13 +159,12 @@ class Workspace:
         """
         lock = FileLock(self.folder / "runs" / f"{name}.lock")
         try:
-            lock.acquire(timeout=0)
+            return lock.acquire(timeout=0)
         except Timeout as error:
             remedy = "wait for it to end or stop it"
             raise UserError(
                 f"{name} to be idle in {self.folder}", "another process at work", remedy
             ) from error
-        return lock
 
     def _cases(self, task: str, split: str) -> list[Case]:
         """Return the cases of one split, in the order of their ids."""
