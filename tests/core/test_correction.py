@@ -33,10 +33,10 @@ def oblique(shear=0.0):
     return affine
 
 
-def new_volume(seed=0, affine=None, n_channels=1):
+def new_volume(seed=0, affine=None, n_channels=1, dtype=np.int16):
     rng = np.random.default_rng(seed)
     shape = SHAPE if n_channels == 1 else (n_channels, *SHAPE)
-    data = rng.integers(-1000, 1000, shape).astype(np.int16)
+    data = rng.integers(-1000, 1000, shape).astype(dtype)
     names = ("image",) if n_channels == 1 else tuple(f"c{n}" for n in range(n_channels))
     return Volume(data, oblique() if affine is None else affine, names, name="Jane Doe")
 
@@ -204,6 +204,21 @@ def test_a_package_is_not_written_over_anything(tmp_path):
     (tmp_path / "p").mkdir()
     with pytest.raises(UserError, match="new folder"):
         export_package(tmp_path / "p", [correction()])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, np.float64])
+def test_images_of_any_type_keep_their_voxels(tmp_path, dtype):
+    """Along the axes of the patient, so that nothing has to be turned for the digest."""
+    case = correction(dtype=dtype, affine=np.diag([3.0, 1, 2, 1]))
+    package = export_package(tmp_path / "p", [case])
+    (packaged,) = read_package(package).cases
+    np.testing.assert_array_equal(read_volume(packaged.images[0]).data, case.volume.data)
+    assert check_package(package) == []
+
+
+def test_zeros_of_both_signs_are_one_image():
+    zeros = np.zeros(SHAPE, np.float32)
+    assert content_digest(Volume(zeros, np.eye(4))) == content_digest(Volume(-zeros, np.eye(4)))
 
 
 def test_channels_become_files(tmp_path):

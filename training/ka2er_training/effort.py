@@ -46,7 +46,7 @@ class Budget:
     n_clicks: int = 10
     n_strokes: int = 100
     content_dice: float = 0.97
-    content_share: float = 0.02
+    content_share: float = 0.05
 
 
 class WorkClock:

@@ -30,8 +30,8 @@ def content_digest(volume: Volume) -> str:
     axes = orientations.io_orientation(volume.affine)
     sha = hashlib.sha256()
     for channel in volume.channels:
-        turned = np.ascontiguousarray(orientations.apply_orientation(channel, axes), np.float32)
-        turned += 0.0  # -0.0 becomes 0.0
-        sha.update(f"{turned.shape}".encode())
-        sha.update(turned.data)
+        turned = orientations.apply_orientation(channel, axes)
+        values = np.ascontiguousarray(turned, np.float32) + np.float32(0)  # -0.0 becomes 0.0
+        sha.update(f"{values.shape}".encode())
+        sha.update(values.data)
     return sha.hexdigest()
