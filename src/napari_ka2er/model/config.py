@@ -115,7 +115,7 @@ class StudentConfig:
     dense_width: int = 32
     merge_width: int = 12
     amalgamation: Amalgamation = "attention"
-    sparse_threshold: float = 0.25
+    sparse_threshold: float = 0.1
 
     @property
     def n_outputs(self) -> int:
