@@ -25,7 +25,8 @@ def describe(name: str) -> dict[str, Any]:
 
 def describe_student(folder: Path) -> dict[str, Any]:
     """Return a student's tasks, experts, sizes, data, licences and metrics."""
-    from napari_ka2er.model.checkpoint import read_student_json, sha256_of
+    from napari_ka2er.core.student_card import read_student_json
+    from napari_ka2er.model.checkpoint import sha256_of
     from napari_ka2er.model.config import StudentConfig
 
     text = read_student_json(folder)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.student_card import FORMAT, FORMAT_VERSION, read_student_json
 from napari_ka2er.model.config import StudentConfig
 from napari_ka2er.model.device import place
 from napari_ka2er.model.loaded import Experts, LoadedStudent
@@ -25,9 +26,6 @@ from napari_ka2er.model.student import Student
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-FORMAT = "ka2er-student"
-FORMAT_VERSION = 1
 
 # Index tables that SwinUNETR computes from its sizes; they would add to every file for nothing.
 _DERIVED = "relative_position_index"
@@ -148,36 +146,6 @@ def load_student(folder: Path, device: str | torch.device = "cpu") -> LoadedStud
     identity = hashlib.sha256(f"{digest}{json.dumps(text['config'], sort_keys=True)}".encode())
     experts = Experts(folder, digests, target)
     return LoadedStudent(student, text["card"], experts, identity.hexdigest(), target)
-
-
-def read_student_json(folder: Path) -> dict[str, Any]:
-    """Return what a student's student.json says, without its weights.
-
-    Raises
-    ------
-    UserError
-        If there is none, it is not one, or it is of a newer format.
-    """
-    path = folder / "student.json"
-    if not path.is_file():
-        raise UserError("a student folder with student.json", f"{folder} without it")
-    try:
-        text = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"JSON in {path}", f"{error}") from error
-    if not isinstance(text, dict) or text.get("format") != FORMAT:
-        raise UserError(f"a student of format {FORMAT} in {path}", "something else")
-    if text.get("format_version") != FORMAT_VERSION:
-        got = f"version {text.get('format_version')}"
-        raise UserError(f"format version {FORMAT_VERSION} in {path}", got, "update napari-ka2er")
-    weights = text.get("weights")
-    if (
-        not {"config", "card"} <= set(text)
-        or not isinstance(weights, dict)
-        or "sha256" not in weights
-    ):
-        raise UserError(f"weights, config and card in {path}", f"{', '.join(text)}")
-    return text
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -1,0 +1,85 @@
+"""What a student's folder tells about it, read without its weights and without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.task import Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT = "ka2er-student"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StudentCard:
+    """What people want to know before they choose a student.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is.
+    version : str
+        Its version, empty if nobody gave it one.
+    tasks : tuple of Task
+        What it can segment, at least one.
+    experts, missing : tuple of str
+        The experts it was amalgamated from, and those of them that its folder lacks.
+    """
+
+    folder: Path
+    version: str
+    tasks: tuple[Task, ...]
+    experts: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def read_student_card(folder: Path) -> StudentCard:
+    """Return what student.json tells; raises `UserError` where `read_student_json` does."""
+    text = read_student_json(folder)
+    try:
+        tasks = tuple(Task.from_json(entry["task"]) for entry in text["config"]["tasks"])
+        experts = tuple(str(entry["name"]) for entry in text["config"]["experts"])
+        version = str(text["card"].get("version", ""))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"tasks and experts in {folder / 'student.json'}", f"{error}") from error
+    if not tasks:
+        raise UserError(f"at least one task in {folder / 'student.json'}", "none")
+    places = {name: folder / "experts" / name / "expert.json" for name in experts}
+    missing = tuple(name for name, place in places.items() if not place.is_file())
+    return StudentCard(folder, version, tasks, experts, missing)
+
+
+def read_student_json(folder: Path) -> dict[str, Any]:
+    """Return what a student's student.json says, without its weights.
+
+    Raises
+    ------
+    UserError
+        If there is none, it is not one, or it is of a newer format.
+    """
+    path = folder / "student.json"
+    if not path.is_file():
+        raise UserError("a student folder with student.json", f"{folder} without it")
+    try:
+        text = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"JSON in {path}", f"{error}") from error
+    if not isinstance(text, dict) or text.get("format") != FORMAT:
+        raise UserError(f"a student of format {FORMAT} in {path}", "something else")
+    if text.get("format_version") != FORMAT_VERSION:
+        got = f"version {text.get('format_version')}"
+        raise UserError(f"format version {FORMAT_VERSION} in {path}", got, "update napari-ka2er")
+    weights = text.get("weights")
+    if (
+        not {"config", "card"} <= set(text)
+        or not isinstance(weights, dict)
+        or "sha256" not in weights
+    ):
+        raise UserError(f"weights, config and card in {path}", f"{', '.join(text)}")
+    return text
