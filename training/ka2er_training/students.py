@@ -43,7 +43,7 @@ class AmalgamationPlan:
         Which tasks take part; empty: all that have an expert.
     foundation : Path or None
         ``model_swinvit.pt``.
-    steps, click_steps : int or None
+    steps, polish_steps, click_steps, checkpoint_every : int or None
         Instead of the preset's.
     seed : int
         Of everything random.
@@ -59,7 +59,9 @@ class AmalgamationPlan:
     tasks: tuple[str, ...] = ()
     foundation: Path | None = None
     steps: int | None = None
+    polish_steps: int | None = None
     click_steps: int | None = None
+    checkpoint_every: int | None = None
     seed: int = 0
     device: str = "cpu"
     resume: bool = False
@@ -69,12 +71,15 @@ class AmalgamationPlan:
 def recipe_of(plan: AmalgamationPlan) -> Recipe:
     """Return the recipe that a plan asks for."""
     sizes = preset(plan.preset)
-    if plan.steps is not None:
-        schedule = dataclasses.replace(sizes.schedule, steps=plan.steps)
-        sizes = dataclasses.replace(sizes, schedule=schedule)
-    if plan.click_steps is not None:
-        clicks = dataclasses.replace(sizes.clicks, steps=plan.click_steps)
-        sizes = dataclasses.replace(sizes, clicks=clicks)
+    wanted = {"schedule": plan.steps, "polish": plan.polish_steps, "clicks": plan.click_steps}
+    schedules = {}
+    for name, steps in wanted.items():
+        own = getattr(sizes, name)
+        every = plan.checkpoint_every or own.checkpoint_every
+        schedules[name] = dataclasses.replace(
+            own, steps=own.steps if steps is None else steps, checkpoint_every=every
+        )
+    sizes = dataclasses.replace(sizes, **schedules)
     recipe = recipe_for(sizes, plan.seed, task_strength=plan.task_strength)
     return dataclasses.replace(recipe, foundation=plan.foundation)
 

@@ -23,7 +23,9 @@ def add(commands: Any) -> None:
         "--foundation", type=Path, metavar="FILE", help="pre-trained Swin weights, model_swinvit.pt"
     )
     command.add_argument("--steps", type=int, help="instead of the preset's")
+    command.add_argument("--polish-steps", type=int, help="instead of the preset's")
     command.add_argument("--click-steps", type=int, help="instead of the preset's")
+    command.add_argument("--checkpoint-every", type=int, help="steps; instead of the preset's")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--resume", action="store_true", help="go on where a broken run stopped")
     add_device(command)
@@ -44,7 +46,9 @@ def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
         tasks=tuple(args.task),
         foundation=args.foundation,
         steps=args.steps,
+        polish_steps=args.polish_steps,
         click_steps=args.click_steps,
+        checkpoint_every=args.checkpoint_every,
         seed=args.seed,
         device=str(resolve_device(args.device)),
         resume=args.resume,
