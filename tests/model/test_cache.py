@@ -112,6 +112,22 @@ def test_the_store_in_use_stays_even_above_the_limit(tmp_path):
     assert again.filled.all()
 
 
+def test_experts_features_count_and_go_first(tmp_path):
+    cache = Cache(tmp_path)
+    fill(cache.open(IDENTITY, len(LATTICE.tiles)))
+    size = cache.entries()[0].size_bytes
+    features = cache.experts / "store"
+    features.mkdir(parents=True)
+    (features / "stage0.npy").write_bytes(bytes(4 * size))
+    for path in (features / "stage0.npy", tmp_path / "volumes" / IDENTITY.key / "entry.json"):
+        os.utime(path, (1000, 1000))
+    Cache(tmp_path, limit_bytes=6 * size).shrink()
+    assert features.exists()
+    Cache(tmp_path, limit_bytes=4 * size).shrink()
+    assert not features.exists()
+    assert len(cache.entries()) == 1
+
+
 def test_entries_say_what_is_kept_and_can_be_removed(tmp_path):
     cache = Cache(tmp_path)
     fill(cache.open(IDENTITY, len(LATTICE.tiles)), {1})

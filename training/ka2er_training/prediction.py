@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from napari_ka2er.model.segmentation import Segmentation
 
     Progress = Callable[[float, str], None]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ def predict_files(
             target = out if is_file else out / f"{names[path]}_{fit.task}{suffix_for(path)}"
             result = _predict_one(predictor, fit, target, wanted, show)
             results.append({"input": str(path), **result})
+            logger.info("%s: %s (%s) -> %s", names[path], fit.task, fit.reason, target)
     return results
 
 

@@ -126,14 +126,20 @@ class Cache:
         return freed
 
     def shrink(self, keep: str = "") -> None:
-        """Drop the least recently used entries, but not `keep`, until the limit holds."""
-        entries = self.entries()
-        total = sum(entry.size_bytes for entry in entries)
-        for entry in reversed(entries):
+        """Drop what was used least recently, but not the entry `keep`, until the limit holds.
+
+        Experts' features count too, and go first of things used at the same time: they are needed
+        only until their volume's tiles are filled.
+        """
+        stores = [(e.used, 1, e.size_bytes, self._stores / e.key) for e in self.entries()]
+        stores += [(_last_write(p), 0, _size(p), p) for p in self.experts.glob("[!.]*")]
+        total = sum(size for _, _, size, _ in stores)
+        for _, _, size, path in sorted(stores):
             if total <= self.limit_bytes:
                 return
-            if entry.key != keep:
-                total -= self._drop(entry)
+            if path.name != keep:
+                shutil.rmtree(path, ignore_errors=True)
+                total -= size
 
     def _drop(self, entry: Entry) -> int:
         shutil.rmtree(self._stores / entry.key, ignore_errors=True)
@@ -153,6 +159,11 @@ def _entry(folder: Path) -> Entry | None:
         )  # fmt: skip
     except (OSError, EOFError, ValueError, KeyError):
         return None
+
+
+def _last_write(folder: Path) -> float:
+    """Return when something in a folder was last written, in seconds since 1970."""
+    return max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=0.0)
 
 
 def _size(folder: Path) -> int:
