@@ -184,7 +184,8 @@ class Plan:
             "change": more.get("change", ""),
         }
         where = f"{task.name} {settings['change']}".strip()
-        return Cell("evaluation", f"{system.name} on {where}, seed {seed}", settings, needs)
+        few = f", {more['n_labels']} labelled cases" if "n_labels" in more else ""
+        return Cell("evaluation", f"{system.name} on {where}, seed {seed}{few}", settings, needs)
 
     def _main(self, systems: Sequence[System], seed: int) -> Iterator[Entry]:
         for system in systems:
@@ -225,7 +226,6 @@ class Plan:
         limit = self.settings.measurement.shift_cases
         for task in self._tasks:
             split = self.split(task, seed)
-            # The unshifted column is the main table's, restricted to these cases.
             columns = {name: (split.test[:limit], name) for name in SHIFTS}
             if split.shifted:
                 columns[OTHER_SERIES] = (split.shifted[:limit], "")
