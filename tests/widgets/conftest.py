@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_ka2er.core.volume import Volume
 from napari_ka2er.widgets.controller import AnnotateController
 from napari_ka2er.widgets.jobs import Choice
+
+if TYPE_CHECKING:
+    from napari_ka2er.core.volume import Volume
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app_model.types import KeyCode
 from napari.utils.notifications import show_error
@@ -31,7 +32,7 @@ class AnnotateWidget(QWidget):
         The window it is in.
     """
 
-    def __init__(self, viewer: "napari.viewer.Viewer") -> None:  # noqa: UP037 (napari reads it)
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.controller = AnnotateController(viewer, parent=self)
         self.start_panel = StartPanel(viewer)
@@ -67,7 +68,7 @@ class AnnotateWidget(QWidget):
         layout.addWidget(self.message)
         self.setMinimumWidth(300)
 
-    def _keys(self) -> dict[object, object]:
+    def _keys(self) -> dict[Any, Callable[[], None]]:
         controller = self.controller
         return {
             UNDO: controller.undo,
