@@ -104,7 +104,9 @@ def convert(
     if half:
         network.half().float()
     strides = total_strides(network)
-    centres = trained_centres(token_centres(network, plan.patch_size, strides), strides)
+    probed = token_centres(network, plan.patch_size, strides)
+    supervised = "NoDeepSupervision" not in model.trainer  # as nnU-Net's own trainers are named
+    centres = trained_centres(probed, strides, is_deeply_supervised=supervised)
     entry = {
         "format": expert_files.FORMAT_VERSION,
         "task": (task or known).to_json(),

@@ -10,7 +10,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from napari_ka2er.model.expert_features import decode
@@ -24,6 +26,9 @@ _MIN_TOKENS = 4
 # Step of the finite differences: networks are piecewise linear, so it need only stay between
 # rounding errors and the next kink.
 _STEP = 1e-3
+# Standard deviation in voxels: experts are asked where they see structures, not single voxels.
+_SMOOTHNESS = 2.0
+_VOXELS, _MAX_DRAWS = 500_000, 8
 
 
 def token_centres(
@@ -31,14 +36,15 @@ def token_centres(
     patch: Sequence[int],
     strides: Sequence[Sequence[int]],
     *,
-    n_draws: int = 4,
+    n_draws: int | None = None,
 ) -> tuple[tuple[float, float, float], ...]:
     """Return the voxel at which token 0 of each decoder stage looks.
 
-    The centre of a token is the centroid of its squared gradient with respect to the image,
-    averaged over channels (each divided by its variance) and over the tokens in the middle of the
-    patch.  With white noise v and position a, E[(J v)(J a v)] = Σ J² a, so that derivatives along v
-    and a·v give all tokens at once (Hutchinson's estimator).
+    The centre of a token is the centroid of its squared response to small smooth changes of the
+    image, averaged over channels (each divided by its variance) and over the tokens in the middle
+    of the patch.  With a smooth random field v, the token's derivative J and the position a,
+    E[(J v)(J a v)] / E[(J v)²] is that centroid, so that derivatives along v and a·v give all
+    tokens at once (after Hutchinson's trace estimator).
 
     Parameters
     ----------
@@ -48,8 +54,8 @@ def token_centres(
         Its patch size along its own axes.
     strides : sequence of (int, int, int)
         Total stride per stage, finest first.
-    n_draws : int
-        Noise images to average over.
+    n_draws : int, optional
+        Random images to average over; by default fewer for larger patches, which hold more tokens.
 
     Returns
     -------
@@ -61,21 +67,24 @@ def token_centres(
     size = (1, int(next(network.parameters()).shape[1]), *shape)
     random = torch.Generator().manual_seed(0)
     moments = torch.zeros(len(strides), 4, dtype=torch.float64)
-    for _ in range(n_draws):
-        image, noise = (torch.randn(size, generator=random).to(device) for _ in range(2))
-        moments += _moments(network, image, noise, strides)
+    for _ in range(n_draws or min(max(round(_VOXELS / np.prod(shape)), 1), _MAX_DRAWS)):
+        image, change = (_smooth_field(size, random).to(device) for _ in range(2))
+        moments += _moments(network, image, change, strides)
     centres = (moments[:, 1:] / moments[:, :1]).tolist()
     return tuple((z, y, x) for z, y, x in centres)
 
 
 def trained_centres(
-    probed: Sequence[Sequence[float]], strides: Sequence[Sequence[int]]
+    probed: Sequence[Sequence[float]],
+    strides: Sequence[Sequence[int]],
+    *,
+    is_deeply_supervised: bool = True,
 ) -> tuple[tuple[float, float, float], ...]:
     """Return the voxel that token 0 of each stage of a *trained* expert is about.
 
     Deep supervision teaches token i of a decoder stage of stride s the label of voxel
-    floor((i + ½)·s) = s·i + s/2, as nnU-Net shrinks labels to their nearest-exact voxel; of the
-    finest stage, the label of its own voxel.  What the gradient says of a trained decoder is no
+    floor((i + ½)·s) = s·i + floor(s/2), as nnU-Net shrinks labels to their nearest-exact voxel; of
+    the finest stage, the label of its own voxel.  What the gradient says of a trained decoder is no
     guide: in a lung expert its centroid lay (0.7, 2.2, 1.5) voxels off, and read there the expert's
     own segmentation head fell from Dice 0.97 to 0.80; at stride 2, s/2 gave 0.96, (s - 1)/2 0.93
     and the centroid 0.73.  The bottleneck is not supervised; its centroid is kept within its cell.
@@ -86,29 +95,39 @@ def trained_centres(
         What `token_centres` measured, finest stage first.
     strides : sequence of (int, int, int)
         Total stride per stage.
+    is_deeply_supervised : bool
+        False if only the finest stage was taught; then a coarser token is about the middle of the
+        voxels that the decoder's transposed convolutions make of it.
     """
-    centres = [tuple(s / 2 if s > 1 else 0.0 for s in stride) for stride in strides[:-1]]
+    taught = [[s // 2 if is_deeply_supervised else (s - 1) / 2 for s in row] for row in strides]
     cell = zip(probed[-1], strides[-1], strict=True)
-    centres.append(tuple(min(max(c, 0.0), s - 1.0) for c, s in cell))
-    return tuple((z, y, x) for z, y, x in centres)
+    centres = [*taught[:-1], [min(max(c, 0.0), s - 1.0) for c, s in cell]]
+    return tuple((float(z), float(y), float(x)) for z, y, x in centres)
+
+
+def _smooth_field(size: tuple[int, ...], random: torch.Generator) -> Tensor:
+    """Return a stationary Gaussian field of variance 1."""
+    noise = torch.randn(size, generator=random).numpy()
+    field = gaussian_filter(noise, _SMOOTHNESS, axes=(2, 3, 4))
+    return torch.from_numpy(field / field.std())
 
 
 @torch.no_grad()
 def _moments(
-    network: nn.Module, image: Tensor, noise: Tensor, strides: Sequence[Sequence[int]]
+    network: nn.Module, image: Tensor, change: Tensor, strides: Sequence[Sequence[int]]
 ) -> Tensor:
     """Return per stage the energy Σ J² and its first moments about the tokens' own voxels."""
     found = torch.zeros(len(strides), 4, dtype=torch.float64)
     with _fixed_statistics(network):
         base = decode(network, image)
-        plain = _derivatives(network, image, noise, base)
+        plain = _derivatives(network, image, change, base)
         weights = [1 / b.var(dim=(0, 2, 3, 4), keepdim=True).clamp_min(1e-12) for b in base]
         for stage, along in enumerate(plain):
             found[stage, 0] = (_inner(along) ** 2 * weights[stage]).double().sum()
         for axis in range(3):
             place = _positions(image, axis)
             middle = place.mean()
-            moved = _derivatives(network, image, noise * (place - middle) / middle, base)
+            moved = _derivatives(network, image, change * (place - middle) / middle, base)
             for stage, along in enumerate(plain):
                 own = _positions(along, axis) * strides[stage][axis]
                 away = moved[stage] * middle + (middle - own) * along
