@@ -72,7 +72,9 @@ def test_what_is_missing_is_listed_and_time_stops_the_run(bench, capsys):
     assert main([*command, "--max-minutes", "0", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert len(summary["missing"]) == n
-    assert "Nothing is finished yet" in (bench / "out/report/amalgamation.md").read_text()
+    assert "Nothing is finished yet" in (bench / "out/report/amalgamation.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_missing_data_are_refused(bench, caplog):
@@ -89,12 +91,12 @@ def test_every_kind_of_cell_runs_and_the_report_says_what_was_measured(bench):
     assert outcome.failed == {}
     assert listing(plan, store) == [f"0 of {len(in_order(plan.cells()))} cells are missing"]
     path = write_report(plan, store, bench / "out" / "report", "ka2er bench amalgamation")
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for title in ("Dice by system and task", "Few labels", "Domain shift", "What K experts cost"):
         assert f"## {title}" in text
     assert "| missing" not in text
     assert "0 cells are missing" in text
-    raw = json.loads((path.parent / "amalgamation.json").read_text())
+    raw = json.loads((path.parent / "amalgamation.json").read_text(encoding="utf-8"))
     assert {entry["table"] for entry in raw} == {"main", "few", "shift", "clicks", "cost"}
     control = [cell for cell in in_order(plan.cells()) if cell.kind == "untrained"]
     trained = {store.result(cell).get("digest") for cell in control}

@@ -146,7 +146,8 @@ def test_an_untrained_decoder_closes_no_gap(head):
     generator = torch.Generator().manual_seed(0)
     mixture = Mixture(corrupted=0, disagreeing=0, right=0, unknown=0, bare=1)
     terms = click_step(head, batch_of(2, generator), generator, 2, mixture)
-    assert terms["click_gap"].item() == pytest.approx(1, abs=0.05)
+    # More than 1: a bare mask counts as less certain than the truth it is compared with.
+    assert 0.95 < terms["click_gap"].item() < 1.3
 
 
 def test_a_window_without_annotation_teaches_nothing_about_voxels(head):
