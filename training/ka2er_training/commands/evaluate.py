@@ -11,6 +11,8 @@ from ka2er_training.cli import add_command, add_device
 if TYPE_CHECKING:
     import argparse
 
+    from ka2er_training.workspace import Workspace
+
 
 def add(commands: Any) -> None:
     """Add the commands of this group."""
@@ -21,6 +23,8 @@ def add(commands: Any) -> None:
     command.add_argument("--student", metavar="V", help="version (default: the current one)")
     command.add_argument("--mode", default="sparse", choices=["sparse", "full", "distilled"])
     command.add_argument("--experts", action="store_true", help="the experts instead of a student")
+    command.add_argument("--clicks", type=int, metavar="N", help="Dice after 0 to N clicks instead")
+    command.add_argument("--cases", type=int, default=6, help="with --clicks: of each task at most")
     add_device(command)
 
 
@@ -32,6 +36,8 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from napari_ka2er.model.device import resolve_device
 
     workspace = Workspace.open(args.folder)
+    if args.clicks:
+        return _clicks(args, workspace)
     with progress_bar() as progress:
         result: dict[str, Any] = evaluate_workspace(
             workspace,
@@ -41,6 +47,18 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
             device=str(resolve_device(args.device)),
             progress=progress,
         )
+    if not args.json:
+        sys.stdout.write(result["table"] + "\n")
+    return result
+
+
+def _clicks(args: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+    """Print what clicks add."""
+    from ka2er_training.evaluate_clicks import evaluate_clicks
+
+    result = evaluate_clicks(
+        workspace, args.student, mode=args.mode, n_clicks=args.clicks, max_cases=args.cases
+    )
     if not args.json:
         sys.stdout.write(result["table"] + "\n")
     return result
