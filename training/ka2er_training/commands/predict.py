@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def parse_point(text: str, geometry: Geometry) -> Prompt:
         index = [float(part) for part in parts]
     except ValueError:
         index = []
-    if len(index) != 3 or sign not in "+-":
+    if len(index) != 3 or not all(map(math.isfinite, index)) or sign not in ("+", "-"):
         raise UserError("a point z,y,x or z,y,x,-", repr(text))
     z, y, x = (float(p) for p in geometry.to_world(index))
     return Point((z, y, x), positive=sign != "-")
