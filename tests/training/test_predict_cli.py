@@ -219,17 +219,6 @@ def test_the_cache_is_listed_and_emptied(run, image, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == []
 
 
-def test_one_broken_volume_of_several_does_not_stop_the_others(run, image, tmp_path):
-    (image.parent / "a.nii").write_text("no image")
-    out = tmp_path / "out"
-    status, _, (line,) = run(
-        "predict", image.parent, "-o", out, "--task", "two", "--mode", "distilled"
-    )
-    assert status == 2
-    assert "2 volumes" in line
-    assert [path.name for path in out.iterdir()] == ["blob_two.nii.gz"]
-
-
 def test_inputs_with_equal_names_are_refused_before_any_work(run, image, tmp_path):
     (tmp_path / "b").mkdir()
     write_volume(tmp_path / "b" / "blob.mha", blob())

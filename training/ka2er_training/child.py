@@ -83,8 +83,6 @@ def _process(
     finally:
         kill_group(process.pid)
         process.wait()
-        if process.stdin:
-            process.stdin.close()
 
 
 def _reports(
@@ -110,10 +108,8 @@ def _reports(
 
 def _read(lines: IO[str] | None, reports: queue.Queue[str | None]) -> None:
     """Put the job's lines into a queue, and None after the last."""
-    if lines:
-        with lines:
-            for line in lines:
-                reports.put(line)
+    for line in lines or ():
+        reports.put(line)
     reports.put(None)
 
 

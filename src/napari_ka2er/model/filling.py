@@ -136,8 +136,10 @@ class GridFeatures:
             Grid voxels; None is the whole grid.
         centre : array_like, shape (3,), optional
             Grid index near which to begin.
-        progress, cancelled : callable, optional
-            Told the share that is done and what is being done; asked before each window.
+        progress : callable, optional
+            Called with the share that is done and what is being done.
+        cancelled : callable, optional
+            Asked before each window.
 
         Returns
         -------
