@@ -108,7 +108,7 @@ class FeatureMap:
         """
         matrix = self.from_world @ points.affine
         step = np.linalg.norm(matrix[:3, :3], axis=1)
-        reach = np.where(step > _AVERAGED, 1.5 * step - 1, 0)  # neighbours of the averaged cells
+        reach = np.where(step > _AVERAGED, 1.5 * np.round(step) - 0.5, 0)  # cells of averages
         index = corners(points) @ self.from_world[:3, :3].T + self.from_world[:3, 3]
         low, high = index.min(axis=0), index.max(axis=0)
         if (high < self.field[0]).any() or (low > self.field[1]).any():

@@ -108,7 +108,7 @@ def _prepare(
     expert: Expert, volume: Volume, spacing: Triple, grid: WorkingGrid
 ) -> NDArray[np.float32]:
     """Preprocess the whole volume and pad it."""
-    data, _ = expert.plan.preprocess(volume, expert.plan.at_spacing(spacing))
+    data = expert.plan.working_image(volume, expert.plan.at_spacing(spacing))
     if data.shape[1:] != grid.shape:
         name = expert.plan.configuration.preprocessor_name
         wanted = f"a preprocessor that crops and resamples as nnU-Net's default, to {grid.shape}"

@@ -11,13 +11,16 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.model.expert_image import finite
+from napari_ka2er.model.expert_image import finite, nonzero_box
+from napari_ka2er.model.expert_resampling import resample_like_nnunet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,6 +156,33 @@ class Plan:
             finite(volume), None, properties, self.manager, configuration, self.dataset
         )
         return np.asarray(data, dtype=np.float32), properties
+
+    def working_image(
+        self, volume: Volume, configuration: ConfigurationManager
+    ) -> NDArray[np.float32]:
+        """Return the first result of `preprocess`, in less memory and time where that is possible.
+
+        nnU-Net's default resampling holds several float64 copies of the whole volume.
+        """
+        preprocessor = configuration.preprocessor_class(verbose=False)
+        settings = configuration.configuration
+        usual = settings["resampling_fn_data"] == "resample_data_or_seg_to_shape"
+        if type(preprocessor) is not DefaultPreprocessor or not usual:
+            return self.preprocess(volume, configuration)[0]
+        order = self.transpose
+        data = finite(volume)
+        box = nonzero_box(data)
+        cropped = data[(slice(None), *(slice(*ends) for ends in box))].astype(np.float32)
+        cropped = cropped.transpose(0, *(1 + axis for axis in order))
+        outside = np.broadcast_to(np.int8(0), (1, *cropped.shape[1:]))
+        if any(configuration.use_mask_for_norm):
+            _, outside, _ = crop_to_nonzero(cropped)
+        properties = self.manager.foreground_intensity_properties_per_channel
+        cropped = preprocessor._normalize(cropped, outside, configuration, properties)
+        old = [volume.spacing[axis] for axis in order]
+        shape = self.working_shape(cropped.shape[1:], old, configuration.spacing)
+        options = settings["resampling_fn_data_kwargs"]
+        return resample_like_nnunet(cropped, shape, old, configuration.spacing, options)
 
     def native_logits(
         self, logits: Tensor, configuration: ConfigurationManager, properties: dict[str, Any]

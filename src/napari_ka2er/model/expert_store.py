@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -84,6 +85,7 @@ class FeatureStore:
         try:
             if not _belongs(folder, identity):
                 _create(folder, shapes, n_windows, identity)
+            _check_room(folder, shapes)
             maps = {stage: _open(folder / f"stage{stage}.npy") for stage in shapes}
             return cls(maps, _open(folder / "filled.npy"), folder)
         except OSError as error:
@@ -104,6 +106,18 @@ class FeatureStore:
                 if isinstance(array, np.memmap):
                     array.flush()
         self.filled[index] = True
+
+
+def _check_room(folder: Path, shapes: Mapping[int, Sequence[int]]) -> None:
+    """Refuse now what would later end the process: writing to a mapped file on a full disk."""
+    files = (path.stat() for path in folder.iterdir())
+    written = sum(getattr(stat, "st_blocks", 0) * 512 for stat in files)
+    needed = sum(2 * math.prod(shape) for shape in shapes.values()) - written
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        wanted = f"{needed / 2**20:.0f} MiB for the experts' features in {folder.parent}"
+        remedy = "choose another folder with --cache-dir, or make room with ka2er cache rm"
+        raise UserError(wanted, f"{free / 2**20:.0f} MiB", remedy)
 
 
 def _open(path: Path) -> Any:

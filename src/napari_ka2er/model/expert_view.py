@@ -136,9 +136,9 @@ class ExpertView:
         region : Geometry, optional
             The voxels where features will be read; None for the whole volume.
         read_at : mapping of int to int, optional
-            Per stage, the stride in voxels of the region at which it will be read: coarse tokens
-            lie inside the region, so that fewer windows are needed.  By default every stage at
-            every voxel.
+            Stride in voxels of the region → stage that will be read there, as in `ExpertEntry`:
+            coarse tokens lie inside the region, so that fewer windows are needed.  By default
+            every stage at every voxel.
         progress : callable, optional
             Told the share done in [0, 1] and what is being done.
         cancelled : callable, optional
@@ -167,9 +167,8 @@ class ExpertView:
         if region is None:
             wanted = set(np.ndindex(*self.windows.shape))
         else:
-            strides = dict.fromkeys(self._store.maps, 1) if read_at is None else read_at
-            lattices = {s: token_geometry(region, stride) for s, stride in strides.items()}
-            found = [self.stages[s].windows_for(points) for s, points in lattices.items()]
+            pairs = [(1, s) for s in self._store.maps] if read_at is None else read_at.items()
+            found = [self.stages[s].windows_for(token_geometry(region, t)) for t, s in pairs]
             wanted = set().union(*found)
         return sorted(index for index in wanted if not self.filled[index])
 

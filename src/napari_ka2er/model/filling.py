@@ -136,10 +136,8 @@ class GridFeatures:
             Grid voxels; None is the whole grid.
         centre : array_like, shape (3,), optional
             Grid index near which to begin.
-        progress : callable, optional
-            Called with the share that is done and what is being done.
-        cancelled : callable, optional
-            Asked before each window.
+        progress, cancelled : callable, optional
+            Told the share that is done and what is being done; asked before each window.
 
         Returns
         -------
@@ -213,11 +211,11 @@ class GridFeatures:
 
     def _view(self, name: str, window: Geometry) -> ExpertView:
         """Return an expert's view of the volume after it has looked at this window."""
+        (entry,) = (e for e in self.loaded.config.experts if e.name == name)
         if name not in self._views:
             expert = self.loaded.experts[name]
-            (entry,) = (e for e in self.loaded.config.experts if e.name == name)
             stages = sorted(set(entry.stages.values()))
             spacing, folder = self._entry.spacing_mm, self._cache.experts
             self._views[name] = expert.look(self._volume, spacing, folder, stages=stages)
-        self._views[name].fill(window)
+        self._views[name].fill(window, read_at=entry.stages)
         return self._views[name]
