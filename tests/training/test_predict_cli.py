@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from ka2er_training.cli import main
 from ka2er_training.inputs import list_inputs, stem_of
 from napari_ka2er.core.io import read_labels, read_volume, write_volume
 from napari_ka2er.core.volume import Volume
+from napari_ka2er.model.ranking import fingerprint, task_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +89,20 @@ def test_uncertainty_and_expert_map_have_the_images_geometry(run, image, tmp_pat
     np.testing.assert_allclose(trusted.channels.sum(axis=0), 1, atol=5e-3)
 
 
-def test_when_no_task_fits_the_line_says_why(run, image, tmp_path):
-    status, _, (line,) = run("predict", image, "-o", tmp_path / "out", "--mode", "distilled")
+def test_when_no_task_fits_the_line_says_why(run, image, student_folder, tmp_path):
+    """The student's tasks are said to be for CT; the image is not in Hounsfield units."""
+    folder = shutil.copytree(student_folder, tmp_path / "ct")
+    text = json.loads((folder / "student.json").read_text())
+    ct = np.random.default_rng(0).choice([-1000.0, -800.0, 40.0, 600.0], blob().shape)
+    known = task_fingerprint([fingerprint(Volume(ct, blob().affine))])
+    for entry in text["config"]["tasks"]:
+        entry["intensity"] = known
+    (folder / "student.json").write_text(json.dumps(text))
+    arguments = ("-o", tmp_path / "out", "--mode", "distilled")
+    status, _, (line,) = run("predict", image, *arguments, student=folder)
     assert status == 2
-    assert "one: " in line
-    assert "two: " in line
-    assert "--task" in line
+    for words in ("one: other intensities", "two: other intensities", "Hounsfield", "--task"):
+        assert words in line
     assert not (tmp_path / "out").exists()
 
 
@@ -217,6 +227,17 @@ def test_the_cache_is_listed_and_emptied(run, image, tmp_path, capsys):
     assert main(["cache", "rm", entry["key"][:8], *own]) == 0
     assert main(["cache", "ls", "--json", *own]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == []
+
+
+def test_one_broken_volume_of_several_does_not_stop_the_others(run, image, tmp_path):
+    (image.parent / "a.nii").write_text("no image")
+    out = tmp_path / "out"
+    status, _, (line,) = run(
+        "predict", image.parent, "-o", out, "--task", "two", "--mode", "distilled"
+    )
+    assert status == 2
+    assert "2 volumes" in line
+    assert [path.name for path in out.iterdir()] == ["blob_two.nii.gz"]
 
 
 def test_inputs_with_equal_names_are_refused_before_any_work(run, image, tmp_path):

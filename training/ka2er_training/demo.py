@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.inputs import stem_of
 from ka2er_training.overlay import write_overlay
 from ka2er_training.prediction import Wanted, predict_files
 from napari_ka2er.core.io import read_labels, read_volume
@@ -52,14 +53,7 @@ def run_demo(
     start = time.perf_counter()
     results = predict_files(predictor, volumes, out, Wanted(), progress)
     for result in results:
-        volume = read_volume(Path(result["input"]))
-        labels, _ = read_labels(Path(result["labels"]))
-        task = predictor.entry(result["task"]).task
-        picture = Path(result["labels"].removesuffix(".nii.gz") + ".png")
-        sizes = ", ".join(f"{name} {ml:.0f} ml" for name, ml in result["volumes_ml"].items())
-        write_overlay(picture, volume, labels, task, f"{volume.name}: {task.name} ({sizes})")
-        result["picture"] = str(picture)
-        logger.info("%s: %s\n  because %s\n  %s", volume.name, task.name, result["why"], picture)
+        result["picture"] = str(_picture(predictor, result))
     seconds = round(time.perf_counter() - start, 1)
     summary = {"seconds": seconds, "mode": predictor.mode, "results": results}
     half_done = out / ".summary.json"
@@ -67,6 +61,18 @@ def run_demo(
     os.replace(half_done, out / "summary.json")
     logger.info("masks, pictures and summary.json are in %s (%.0f s)", out.resolve(), seconds)
     return summary
+
+
+def _picture(predictor: Predictor, result: dict[str, Any]) -> Path:
+    """Draw one result beside its label map."""
+    volume = read_volume(Path(result["input"]))
+    labels, _ = read_labels(Path(result["labels"]))
+    task = predictor.entry(result["task"]).task
+    sizes = ", ".join(f"{name} {ml:.0f} ml" for name, ml in result["volumes_ml"].items())
+    path = Path(result["labels"])
+    path = path.with_name(f"{stem_of(path)}.png")
+    write_overlay(path, volume, labels, task, f"{volume.name}: {task.name} ({sizes})")
+    return path
 
 
 def open_napari(volume: Path) -> None:

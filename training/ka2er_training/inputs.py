@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from napari_ka2er.core.errors import UserError
@@ -10,6 +10,7 @@ from napari_ka2er.core.io import SUFFIXES, WRITTEN_SUFFIXES, is_readable, read_v
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from napari_ka2er.core.volume import Volume
@@ -43,15 +44,16 @@ def _volumes_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES))
 
 
-def read_ahead(paths: Sequence[Path]) -> Iterator[tuple[Path, Volume]]:
-    """Yield volumes; the next one is read in a thread meanwhile."""
+def read_ahead(paths: Sequence[Path]) -> Iterator[tuple[Path, Future[Volume]]]:
+    """Yield paths and their volumes to be; while one is used, the next is read in a thread."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(read_volume, paths[0])
         for number, path in enumerate(paths):
-            volume = coming.result()
+            current = coming
+            wait([current])
             if number + 1 < len(paths):
                 coming = pool.submit(read_volume, paths[number + 1])
-            yield path, volume
+            yield path, current
 
 
 def case_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""Segment files: the work behind `ka2er predict` and `ka2er prompt`."""
+"""Segment files automatically: the work behind `ka2er predict`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ka2er_training.inputs import case_names, list_inputs, read_ahead, stem_of, suffix_for
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import WRITTEN_SUFFIXES, write_labels, write_volume
-from napari_ka2er.core.task import Label, Task
 from napari_ka2er.model.ranking import TaskFit, taken_or_refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ka2er.core.prompts import Prompt
     from napari_ka2er.core.volume import Volume
     from napari_ka2er.model.predictor import Predictor
     from napari_ka2er.model.segmentation import Segmentation
@@ -83,28 +80,52 @@ def predict_files(
     Raises
     ------
     UserError
-        If an input or a task is unknown, nothing fits, or a file cannot be written.
+        If an input or a task is unknown, nothing fits, or a file cannot be written.  Of several
+        volumes the others are segmented first.
     """
     for task in wanted.tasks:
         predictor.entry(task)
     paths = list_inputs(inputs)
-    is_file = out.name.lower().endswith(WRITTEN_SUFFIXES)
-    if is_file and (len(paths) > 1 or len(wanted.tasks) > 1):
+    if _is_file(out) and (len(paths) > 1 or len(wanted.tasks) > 1):
         raise UserError("a folder to write several label maps to", f"the file {out}")
     names = case_names(paths)
     results: list[dict[str, Any]] = []
-    for number, (path, volume) in enumerate(read_ahead(paths)):
-        predictor.set_volume(volume)
+    refused: list[UserError] = []
+    for number, (path, reading) in enumerate(read_ahead(paths)):
         show = _part(progress, number, len(paths), names[path])
-        fits = _fits(predictor, wanted, show)
-        if is_file and len(fits) > 1:
-            raise UserError("a folder to write several label maps to", f"the file {out}")
-        for fit in fits:
-            target = out if is_file else out / f"{names[path]}_{fit.task}{suffix_for(path)}"
-            result = _predict_one(predictor, fit, target, wanted, show)
-            results.append({"input": str(path), **result})
-            logger.info("%s: %s (%s) -> %s", names[path], fit.task, fit.reason, target)
+        try:
+            predictor.set_volume(reading.result())
+            results += _predict_volume(predictor, path, out, wanted, show)
+        except UserError as error:
+            refused.append(error)
+            if len(paths) > 1:
+                logger.warning("%s: %s", path.name, error)
+    if len(refused) == len(paths) == 1:
+        raise refused[0]
+    if refused:
+        raise UserError(f"{len(paths)} volumes to segment", f"{len(refused)} that cannot be, above")
     return results
+
+
+def _predict_volume(
+    predictor: Predictor, path: Path, out: Path, wanted: Wanted, progress: Progress | None
+) -> list[dict[str, Any]]:
+    """Segment the current volume, read from `path`."""
+    fits = _fits(predictor, wanted, progress)
+    if _is_file(out) and len(fits) > 1:
+        raise UserError("a folder to write several label maps to", f"the file {out}")
+    results = []
+    for fit in fits:
+        name = f"{stem_of(path)}_{fit.task}{suffix_for(path)}"
+        target = out if _is_file(out) else out / name
+        result = _predict_task(predictor, fit, target, wanted, progress)
+        results.append({"input": str(path), **result})
+        logger.info("%s: %s (%s) -> %s", stem_of(path), fit.task, fit.reason, target)
+    return results
+
+
+def _is_file(out: Path) -> bool:
+    return out.name.lower().endswith(WRITTEN_SUFFIXES)
 
 
 def _fits(predictor: Predictor, wanted: Wanted, progress: Progress | None) -> list[TaskFit]:
@@ -115,7 +136,7 @@ def _fits(predictor: Predictor, wanted: Wanted, progress: Progress | None) -> li
     return taken_or_refuse(fits, predictor.volume.name)
 
 
-def _predict_one(
+def _predict_task(
     predictor: Predictor, fit: TaskFit, target: Path, wanted: Wanted, progress: Progress | None
 ) -> dict[str, Any]:
     """Segment one task of the current volume and write what is wanted."""
@@ -152,76 +173,6 @@ def _uncertainty(
         return result.uncertainty()
     other = predictor.segment(result.task.name, mode="distilled", progress=progress)
     return result.uncertainty(other)
-
-
-@dataclass(frozen=True, slots=True)
-class Clicks:
-    """One object to segment: its task, its label's name or value (None: any), and prompts."""
-
-    task: str
-    label: str | None
-    prompts: Sequence[Prompt]
-
-
-def prompt_volume(
-    predictor: Predictor, volume: Volume, out: Path, clicks: Clicks
-) -> dict[str, Any]:
-    """Segment one object by prompts, given one after the other, and write it.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The student.
-    volume : Volume
-        The image.
-    out : Path
-        The label map to write.
-    clicks : Clicks
-        The object.
-
-    Returns
-    -------
-    dict
-        ``labels``, ``task``, ``label``, ``voxels``, ``predicted_dice``,
-        ``click_seconds``.
-
-    Raises
-    ------
-    UserError
-        If task or label are unknown, or a prompt lies outside the volume.
-    """
-    task = predictor.entry(clicks.task).task
-    label = _label(task, clicks.label)
-    if not clicks.prompts:
-        raise UserError("at least one --point", "none")
-    predictor.set_volume(volume)
-    mask = np.zeros(volume.shape, bool)
-    seconds, dice = [], 0.0
-    for n_prompts in range(1, len(clicks.prompts) + 1):
-        value = None if label is None else label.value
-        answer = predictor.prompt(task.name, value, clicks.prompts[:n_prompts], mask)
-        mask[answer.box] = answer.mask
-        seconds.append(round(answer.seconds, 3))
-        dice = answer.predicted_dice
-    value = 1 if label is None else label.value
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shown = Task(task.name, (label or Label(1, "object"),), task.modality)
-    write_labels(out, mask * np.uint16(value), volume, shown)
-    return {
-        "labels": str(out),
-        "task": task.name,
-        "label": shown.labels[0].name,
-        "voxels": int(mask.sum()),
-        "predicted_dice": round(dice, 4),
-        "click_seconds": seconds,
-    }
-
-
-def _label(task: Task, name: str | None) -> Label | None:
-    """Return the label with this name or value."""
-    if name is None:
-        return None
-    return task.label(int(name) if name.isdecimal() else name)
 
 
 def _beside(target: Path, what: str) -> Path:

@@ -31,6 +31,9 @@ _SHAPE_MARGIN, _SHAPE_FALL = 0.1, 0.15
 _BAND_MARGIN, _BAND_FALL = 0.2, 0.2
 # A field of view up to a quarter larger or smaller fits fully, one 2.5 times as large not at all.
 _EXTENT_FREE, _EXTENT_END = 1.25, 2.5
+# Mean probability inside what was found from which it counts fully: how sharp probabilities are
+# depends on the training, but an untrained student's lie around 0.55.
+_CERTAIN = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,8 @@ def judge(task: str, prior: tuple[float, str], evidence: Evidence | None) -> Tas
         return TaskFit(task, score, reason, taken=False)
     if evidence.volume_ml == 0:
         return TaskFit(task, 0.0, f"{reason}; found nothing", taken=False)
-    score *= 2 * max(evidence.confidence - 0.5, 0) * (1 - evidence.null_weight / 2)
+    certainty = _falling(_CERTAIN - evidence.confidence, 0, _CERTAIN - 0.5)
+    score *= certainty * (1 - evidence.null_weight / 2)
     found = f"found {evidence.volume_ml:.3g} ml with mean confidence {evidence.confidence:.2f}"
     null = f"null expert {evidence.null_weight:.2f}"
     return TaskFit(task, score, f"{reason}; {found}, {null}", score >= TAKEN_FROM)

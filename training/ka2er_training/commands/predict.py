@@ -74,7 +74,7 @@ def run_predict(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def run_prompt(args: argparse.Namespace) -> dict[str, Any]:
     """Segment one object by clicks."""
-    from ka2er_training.prediction import Clicks, prompt_volume
+    from ka2er_training.prompted import Clicks, prompt_volume
     from napari_ka2er.core.io import read_volume
 
     volume = read_volume(args.input)

@@ -1,0 +1,98 @@
+"""Segment one object by clicks: the work behind `ka2er prompt`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import write_labels
+from napari_ka2er.core.task import Label, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.prompts import Prompt
+    from napari_ka2er.core.volume import Volume
+    from napari_ka2er.model.predictor import Predictor
+    from napari_ka2er.model.prompting import PromptResult
+
+
+@dataclass(frozen=True, slots=True)
+class Clicks:
+    """One object to segment: its task, its label's name or value (None: any), and prompts."""
+
+    task: str
+    label: str | None
+    prompts: Sequence[Prompt]
+
+
+def prompt_volume(
+    predictor: Predictor, volume: Volume, out: Path, clicks: Clicks
+) -> dict[str, Any]:
+    """Segment one object by prompts, given one after the other, and write it.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The student.
+    volume : Volume
+        The image.
+    out : Path
+        The label map to write.
+    clicks : Clicks
+        The object.
+
+    Returns
+    -------
+    dict
+        ``labels``, ``task``, ``label``, ``voxels``, ``predicted_dice``,
+        ``click_seconds``.
+
+    Raises
+    ------
+    UserError
+        If task or label are unknown, or a prompt lies outside the volume.
+    """
+    task = predictor.entry(clicks.task).task
+    label = _label(task, clicks.label)
+    predictor.set_volume(volume)
+    mask, answers = _answer(predictor, clicks, None if label is None else label.value)
+    shown = Task(task.name, (label or Label(1, "object"),), task.modality)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_labels(out, mask * np.uint16(shown.values[0]), volume, shown)
+    return {
+        "labels": str(out),
+        "task": task.name,
+        "label": shown.labels[0].name,
+        "voxels": int(mask.sum()),
+        "predicted_dice": round(answers[-1].predicted_dice, 4),
+        "click_seconds": [round(answer.seconds, 3) for answer in answers],
+    }
+
+
+def _answer(
+    predictor: Predictor, clicks: Clicks, value: int | None
+) -> tuple[NDArray[np.bool_], list[PromptResult]]:
+    """Give prompts one by one; return the last mask and every answer."""
+    if not clicks.prompts:
+        raise UserError("at least one --point", "none")
+    mask = np.zeros(predictor.volume.shape, bool)
+    answers = []
+    for n_prompts in range(1, len(clicks.prompts) + 1):
+        answer = predictor.prompt(clicks.task, value, clicks.prompts[:n_prompts], mask)
+        mask[answer.box] = answer.mask
+        answers.append(answer)
+    return mask, answers
+
+
+def _label(task: Task, name: str | None) -> Label | None:
+    """Return the label with this name or value."""
+    if name is None:
+        return None
+    return task.label(int(name) if name.isdecimal() else name)
