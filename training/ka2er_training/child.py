@@ -83,6 +83,8 @@ def _process(
     finally:
         kill_group(process.pid)
         process.wait()
+        if process.stdin:
+            process.stdin.close()
 
 
 def _reports(
@@ -108,8 +110,10 @@ def _reports(
 
 def _read(lines: IO[str] | None, reports: queue.Queue[str | None]) -> None:
     """Put the job's lines into a queue, and None after the last."""
-    for line in lines or ():
-        reports.put(line)
+    if lines:
+        with lines:
+            for line in lines:
+                reports.put(line)
     reports.put(None)
 
 
