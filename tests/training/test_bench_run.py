@@ -30,6 +30,7 @@ epochs = 2
 [student]
 steps = 2
 few_label_steps = 1
+polish_steps = 1
 click_steps = 1
 seeds = [0]
 few_labels = [1]

@@ -83,7 +83,6 @@ class Plan:
         recipes: Mapping[str, Any],
     ) -> None:
         self.settings, self.names, self.recipes = settings, names, recipes
-        # Cells are compared by identity in places and hashed often: build each once.
         self.expert = cache(self._expert)
         self.student = cache(self._student)
 
@@ -137,6 +136,7 @@ class Plan:
             "preset": budget.preset,
             "preset_record": self.recipes["student"],
             "steps": budget.steps if n_labels is None else budget.few_label_steps,
+            "polish_steps": budget.polish_steps,
             "seed": seed,
             "tasks": {
                 task.name: self._cases(task, seed, how.soft, n_labels) for task in self._tasks

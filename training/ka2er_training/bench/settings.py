@@ -93,8 +93,8 @@ class StudentBudget:
         Per student, the same for every system.
     few_label_steps : int
         Per student of the few-label table.
-    click_steps : int
-        Of the prompts' training on the finished trunk.
+    polish_steps, click_steps : int
+        Of the gate's and of the prompts' training on the finished trunk.
     seeds : tuple of int
         For KA²ER and the joint SwinUNETR; the others get the first.
     few_labels : tuple of int
@@ -104,6 +104,7 @@ class StudentBudget:
     preset: str = "tiny"
     steps: int = 800
     few_label_steps: int = 400
+    polish_steps: int = 300
     click_steps: int = 500
     seeds: tuple[int, ...] = (0, 1, 2)
     few_labels: tuple[int, ...] = (2, 6)

@@ -18,6 +18,7 @@ from ka2er_training.bench.means import expert_folder
 from ka2er_training.cases import PreparedCase, Source, prepare_case
 from ka2er_training.click_work import train_clicks
 from ka2er_training.plan import preset, student_config
+from ka2er_training.polish import polish
 from ka2er_training.sources import read_source
 from napari_ka2er.model.checkpoint import load_student, save_student
 from napari_ka2er.model.experts import Expert
@@ -62,6 +63,10 @@ def train_student_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]
     student = train_student(
         student, lesson.cases, lesson.recipe, folder / "trunk",
         resume=True, device=means.device, progress=means.progress, cancelled=means.cancelled,
+    )  # fmt: skip
+    student = polish(
+        student, lesson.cases, lesson.recipe, folder / "polish",
+        resume=True, device=means.device, cancelled=means.cancelled,
     )  # fmt: skip
     _keep(cell, student, lesson, store)
     tasks = cell.settings["tasks"]
@@ -113,7 +118,8 @@ def _keep(cell: Cell, student: Student, lesson: Lesson, store: Store) -> None:
 def _recipe(settings: Mapping[str, Any]) -> Recipe:
     sizes = preset(settings["preset"])
     schedule = dataclasses.replace(sizes.schedule, steps=settings["steps"])
-    sizes = dataclasses.replace(sizes, schedule=schedule)
+    gate = dataclasses.replace(sizes.polish, steps=settings["polish_steps"])
+    sizes = dataclasses.replace(sizes, schedule=schedule, polish=gate)
     variant = settings["variant"]
     recipe = recipe_for(sizes, settings["seed"], **variant["teaching"])
     return dataclasses.replace(recipe, amalgamation=variant["amalgamation"])
