@@ -36,7 +36,7 @@ def _add_amalgamation(actions: Any) -> None:
     command.add_argument("data", type=Path, metavar="DATA", help="folder of nnU-Net raw data sets")
     command.add_argument("--out", type=Path, required=True, help="cells, features and the report")
     command.add_argument(
-        "--settings", default="full", help="full, small or a TOML file (default: %(default)s)"
+        "--settings", default="full", help="full, two_cores, small or a TOML file (default: %(default)s)"
     )
     command.add_argument(
         "--max-minutes", type=float, help="begin no cell after this time; the running one ends"
