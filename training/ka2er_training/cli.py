@@ -29,6 +29,7 @@ GROUPS = (
     "sample",
     "bench",
     "session",
+    "tool",
 )
 
 DONE, USER_ERROR, REFUSED, INTERRUPTED = 0, 2, 3, 130

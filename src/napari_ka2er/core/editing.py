@@ -154,6 +154,14 @@ def copy_slice(labels: Labels, value: int, axis: int, source: int, target: int) 
     return (box[0], box[1], box[2]), _with(_without(part, part == value), outline, value)
 
 
+def merge(labels: Labels, value: int, other: int) -> Change:
+    """Give a label all voxels of another one."""
+    box, part = _crop(labels, other)
+    wanted = part.astype(np.promote_types(part.dtype, np.min_scalar_type(value)))
+    wanted[part == other] = value
+    return box, wanted
+
+
 def slice_of(labels: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     """Return a slice across an axis that keeps its place as an axis of length 1."""
     selection = [slice(None)] * 3

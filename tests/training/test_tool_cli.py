@@ -1,0 +1,75 @@
+"""`ka2er tool` as a user calls it."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ka2er_training.cli import DONE, USER_ERROR, main
+from ka2er_training.commands.tool import NAMES
+from napari_ka2er.core.io import read_labels
+from napari_ka2er.core.tools import TOOLS
+
+AFFINE = np.array([[-0.5, 0.05, 0, 10], [0.03, 1, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1.0]])
+
+
+@pytest.fixture
+def mask(tmp_path):
+    """Two islands and a hole, 31 x 20 x 9 voxels (X, Y, Z) of about 0.5 x 1 x 3 mm."""
+    labels = np.zeros((9, 20, 31), np.uint8)
+    labels[1:3, 1:3, 1:3] = 1
+    labels[4:8, 8:15, 8:20] = 1
+    labels[5:7, 10:12, 12:14] = 0
+    nib.save(nib.Nifti1Image(labels.transpose(), AFFINE), tmp_path / "mask.nii.gz")
+    return tmp_path / "mask.nii.gz"
+
+
+def test_the_command_knows_every_tool():
+    assert set(NAMES) == set(TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_voxels"),
+    [
+        (["keep-largest"], 4 * 7 * 12 - 8),
+        (["remove-small", "--ml", "0.1"], 4 * 7 * 12 - 8),
+        (["fill-holes"], 4 * 7 * 12 + 8),
+        (["merge", "--label", "3", "--other", "1"], 4 * 7 * 12),
+        (["copy-slice", "--source", "1", "--target", "0"], 4 * 7 * 12 + 4),
+    ],
+)
+def test_a_tool_changes_a_file_as_it_changes_a_session(mask, tmp_path, capsys, arguments, n_voxels):
+    out = tmp_path / "out.nii.gz"
+    name, *options = arguments
+    assert main(["tool", name, str(mask), "-o", str(out), *options, "--json"]) == DONE
+    before, after = read_labels(mask)[0], read_labels(out)[0]
+    assert np.count_nonzero(after) == n_voxels
+    told = json.loads(capsys.readouterr().out)
+    assert told["n_changed"] == np.count_nonzero(after != before)
+    assert told["tool"]["tool"] == name
+    for field in ("srow_x", "srow_y", "srow_z", "pixdim", "quatern_b"):
+        np.testing.assert_array_equal(nib.load(out).header[field], nib.load(mask).header[field])
+
+
+def test_growing_within_intensities_wants_an_image_in_the_same_place(mask, tmp_path):
+    out, image = tmp_path / "out.nii.gz", tmp_path / "image.nii.gz"
+    arguments = ["tool", "grow", str(mask), "-o", str(out), "--mm", "2", "--intensity", "5", "9"]
+    assert main(arguments) == USER_ERROR
+    data = np.zeros((31, 20, 9), np.int16)
+    data[20:] = 7
+    nib.save(nib.Nifti1Image(data, np.eye(4)), image)
+    assert main([*arguments, "--image", str(image)]) == USER_ERROR
+    assert not out.exists()
+    nib.save(nib.Nifti1Image(data, AFFINE), image)
+    assert main([*arguments, "--image", str(image)]) == DONE
+    gained = (read_labels(out)[0] != 0) & (read_labels(mask)[0] == 0)
+    assert gained.any()
+    assert np.flatnonzero(gained.any(axis=(0, 1))).tolist() == [20, 21, 22]  # 2 mm are 3.99 voxels
+
+
+@pytest.mark.parametrize("options", [["explode"], ["smooth", "--mm", "0"], ["smooth", "--ml", "1"]])
+def test_what_cannot_be_done_is_told_in_one_line(mask, tmp_path, options, capsys):
+    name, *rest = options
+    assert main(["tool", name, str(mask), "-o", str(tmp_path / "o.nii.gz"), *rest]) == USER_ERROR
+    assert not (tmp_path / "o.nii.gz").exists()
