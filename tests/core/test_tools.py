@@ -102,11 +102,11 @@ def test_smoothing_by_1_mm_acts_along_x_but_not_along_z():
 
 def test_smoothing_depends_on_the_spacing_alone_not_on_the_voxels():
     """The same sheet in mm keeps or loses its middle alike in fine and in coarse voxels."""
-    fine = block(new_map((9, 20, 40)), (2, 7), (5, 15), (16, 24))  # 8 x 0.5 mm
-    coarse = block(new_map((9, 20, 20)), (2, 7), (5, 15), (8, 10))  # 2 x 2 mm
-    for labels, spacing, middle in ((fine, SPACING, 20), (coarse, (3.0, 1.0, 2.0), 9)):
-        result = applied(tools.Smooth(1, mm=1.0), labels, spacing=spacing)
-        assert result[4, 10, middle] == 1, spacing
+    fine = block(new_map((9, 20, 40)), (2, 7), (5, 15), (16, 20))  # 4 x 0.5 mm
+    coarse = block(new_map((9, 20, 20)), (2, 7), (5, 15), (9, 10))  # 1 x 2 mm
+    for labels, spacing, middle in ((fine, SPACING, 18), (coarse, (3.0, 1.0, 2.0), 9)):
+        assert applied(tools.Smooth(1, mm=0.8), labels, spacing=spacing)[4, 10, middle] == 1
+        assert not applied(tools.Smooth(1, mm=1.8), labels, spacing=spacing).any()
 
 
 def test_growing_reaches_as_many_voxels_as_the_distance_holds():
