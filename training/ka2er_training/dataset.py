@@ -18,7 +18,15 @@ from ka2er_training.integrity import (
     require_every_label,
 )
 from ka2er_training.settings import TaskRecord, with_task
-from ka2er_training.workspace import SETTINGS_FILE, SPLITS, Workspace, write_json, write_text
+from ka2er_training.workspace import (
+    CASES_FORMAT,
+    SETTINGS_FILE,
+    SPLITS,
+    Workspace,
+    read_json,
+    write_json,
+    write_text,
+)
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_labels, write_labels, write_volume
 from napari_ka2er.core.io.atomic import remove, replacing
@@ -154,7 +162,7 @@ def _write_dataset(
         }
         for one, split in cases
     ]
-    write_json(folder / "cases.json", {"format": 1, "cases": manifest})
+    write_json(folder / "cases.json", {"format": CASES_FORMAT, "cases": manifest})
 
 
 def _write_case(
@@ -202,10 +210,11 @@ def _register(
         for one, split in cases
         if split == "holdout"
     }
+    path = workspace.folder / "holdout.json"
     tasks = {name: entry for name, entry in workspace.holdout().items() if name in workspace.tasks}
     settings = workspace.settings.holdout
     tasks[record.task.name] = {"share": settings.share, "salt": settings.salt, "cases": held}
-    write_json(workspace.folder / "holdout.json", {"format": 1, "tasks": tasks})
+    write_json(path, {**read_json(path), "tasks": tasks})
     path = workspace.folder / SETTINGS_FILE
     write_text(path, with_task(path.read_text(encoding="utf-8"), record))
 

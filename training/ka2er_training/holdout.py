@@ -6,6 +6,7 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING
 
+from ka2er_training.ledger import settle_all
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ def check_training_data(workspace: Workspace, task: str) -> None:
     Raises
     ------
     UserError
-        If files were added or removed by hand, or a held-out image of any task is among them.
+        If files were added or removed by hand, or an image that is held out, or kept for the gate,
+        in any task is among them.
     """
+    settle_all(workspace)
     cases = workspace.training_cases(task)
     folder = workspace.dataset_folder(task) / "imagesTr"
     registered, present = (
@@ -77,6 +80,11 @@ def check_training_data(workspace: Workspace, task: str) -> None:
         )
     held = {
         case["image"] for entry in workspace.holdout().values() for case in entry["cases"].values()
+    } | {
+        case["image"]
+        for name in workspace.tasks
+        for case in workspace.manifest(name)
+        if case["split"] == "held"
     }
     for case in workspace.manifest(task):
         if case["split"] == "training" and case["image"] in held:
@@ -87,8 +95,9 @@ def check_training_data(workspace: Workspace, task: str) -> None:
 
 def _known_digests(workspace: Workspace) -> tuple[set[str], set[str]]:
     """Return the image digests that are held out, and those that are trained on, in any task."""
+    settle_all(workspace)
     held, trained = set[str](), set[str]()
     for task in workspace.tasks:
         for case in workspace.manifest(task):
-            (held if case["split"] == "holdout" else trained).add(case["image"])
+            (held if case["split"] in ("holdout", "held") else trained).add(case["image"])
     return held, trained

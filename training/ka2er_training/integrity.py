@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.hashing import content_digest
 from napari_ka2er.core.io import read_labels, read_volume
 from napari_ka2er.core.task import Label
 from napari_ka2er.core.volume import Volume
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ka2er_training.sources import Source, SourceCase
+    from napari_ka2er.core.volume import Geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +133,9 @@ def patient_of(case_id: str, pattern: str) -> str:
     return found.group(1) if found.re.groups else found.group()
 
 
-def content_digest(data: NDArray[Any]) -> str:
-    """Return the SHA-256 of an image's shape and values, whatever its file format or data type."""
-    values = np.ascontiguousarray(data, dtype="<f4")
-    sha = hashlib.sha256(f"{values.shape}".encode())
-    sha.update(values.data)
-    return sha.hexdigest()
+def label_digest(labels: NDArray[Any], geometry: Geometry) -> str:
+    """Return the digest of a label map, whatever its file format, data type or axis order."""
+    return content_digest(Volume(labels, geometry.affine))
 
 
 def _check(case: SourceCase, source: Source, options: ReadOptions) -> CheckedCase:
@@ -155,10 +153,13 @@ def _check(case: SourceCase, source: Source, options: ReadOptions) -> CheckedCas
                 f"{case.label} {geometry.shape} elsewhere",
                 "resample one onto the other",
             )
-        values, digest = frozenset(int(v) for v in np.unique(labels)), content_digest(labels)
+        values, digest = (
+            frozenset(int(v) for v in np.unique(labels)),
+            label_digest(labels, geometry),
+        )
         _check_values(values, case, source)
     patient = patient_of(case.id, options.patient)
-    return CheckedCase(case, patient, content_digest(volume.data), digest, values, volume.spacing)
+    return CheckedCase(case, patient, content_digest(volume), digest, values, volume.spacing)
 
 
 def _check_values(values: frozenset[int], case: SourceCase, source: Source) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tomli_w
 
 from ka2er_training.presets import LOSSES, PRESETS, Preset, check_choice, check_number, is_number
+from ka2er_training.retrain_settings import RetrainSettings
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.task import Task
 
@@ -129,6 +130,7 @@ class Settings:
     expert: ExpertDefaults = field(default_factory=ExpertDefaults)
     holdout: HoldoutSettings = field(default_factory=HoldoutSettings)
     gate: GateSettings = field(default_factory=GateSettings)
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)
     presets: Mapping[str, Preset] = field(default_factory=lambda: dict(PRESETS))
     tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
 
@@ -169,6 +171,7 @@ def parse_settings(text: str) -> Settings:
         expert=_build(ExpertDefaults, table, "expert"),
         holdout=_build(HoldoutSettings, table, "holdout"),
         gate=_build(GateSettings, table, "gate"),
+        retrain=_build(RetrainSettings, table, "retrain"),
         presets={name: _override(name, table.get("presets", {}).get(name, {})) for name in PRESETS},
         tasks={name: TaskRecord.from_table(name, part) for name, part in tasks.items()},
     )
@@ -176,7 +179,7 @@ def parse_settings(text: str) -> Settings:
 
 def new_text(settings: Settings) -> str:
     """Return the text of a new ``ka2er.toml`` without tasks."""
-    parts = {name: getattr(settings, name) for name in ("expert", "holdout", "gate")}
+    parts = {name: getattr(settings, name) for name in ("expert", "holdout", "gate", "retrain")}
     tables = {
         name: {item.name: getattr(part, item.name) for item in fields(part)}
         for name, part in parts.items()

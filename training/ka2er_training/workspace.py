@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from ka2er_training.settings import TaskRecord
 
 SETTINGS_FILE = "ka2er.toml"
+CASES_FORMAT = 2  # of cases.json; 1 had digests that depended on the order of the axes
 FOLDERS = ("datasets", "preprocessed", "experts", "packages", "students", "reports", "runs")
 SPLITS = {
     "training": ("imagesTr", "labelsTr"),
     "holdout": ("imagesTs", "labelsTs"),
     "unlabelled": ("imagesUn", None),
+    # Corrected cases that the gate is tried on, and those of a round that it refused.
+    "held": ("imagesHe", "labelsHe"),
+    "queued": ("imagesQu", "labelsQu"),
 }
 
 
@@ -135,6 +139,10 @@ class Workspace:
         """Return the labelled cases that no training may ever see."""
         return self._cases(task, "holdout")
 
+    def held_cases(self, task: str) -> list[Case]:
+        """Return the corrected cases that are kept from training for the gate."""
+        return self._cases(task, "held")
+
     def unlabelled_cases(self, task: str) -> list[Case]:
         """Return the images without labels; empty if there are none."""
         return self._cases(task, "unlabelled")
@@ -144,9 +152,9 @@ class Workspace:
         tasks: dict[str, Any] = read_json(self.folder / "holdout.json")["tasks"]
         return tasks
 
-    def manifest(self, task: str) -> list[dict[str, str]]:
-        """Return id, patient, split and digests of every case of a task."""
-        cases: list[dict[str, str]] = read_json(self.dataset_folder(task) / "cases.json")["cases"]
+    def manifest(self, task: str) -> list[dict[str, Any]]:
+        """Return id, patient, split and digests of every case; see `ka2er_training.ledger`."""
+        cases: list[dict[str, Any]] = read_json(self.dataset_folder(task) / "cases.json")["cases"]
         return cases
 
     def lock(self, name: str) -> AbstractContextManager[object]:

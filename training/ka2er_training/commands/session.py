@@ -26,6 +26,14 @@ def add(commands: Any) -> None:
     show = add_command(actions, "show", run_show, "tell what is in a package")
     for command in (check, show):
         command.add_argument("package", type=Path, metavar="PACKAGE", help="the package's folder")
+    check.add_argument(
+        "--workspace", type=Path, metavar="DIR", help="also whether this can take it"
+    )
+    check.add_argument(
+        "--to-holdout",
+        action="store_true",
+        help="cases of held-out patients may update the hold-out",
+    )
 
 
 def run_replay(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,7 +50,14 @@ def run_check(args: argparse.Namespace) -> dict[str, Any]:
     from napari_ka2er.core.errors import UserError
     from napari_ka2er.core.package import check_package
 
-    problems = check_package(args.package)
+    if args.workspace is None:
+        problems = check_package(args.package)
+    else:
+        from ka2er_training.package_check import check_for_workspace
+        from ka2er_training.workspace import Workspace
+
+        workspace = Workspace.open(args.workspace)
+        problems = check_for_workspace(workspace, args.package, to_holdout=args.to_holdout)
     for problem in problems:
         logger.error("%s: %s", args.package, problem)
     if problems:

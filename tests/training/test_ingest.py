@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from tests.training.conftest import phantom
+from tests.training.packages import THREE_SLICES, correction, package
+
+from ka2er_training.cli import main
+from ka2er_training.holdout import check_training_data
+from ka2er_training.ingest import ingest, withdraw
+from ka2er_training.ingest_plan import held_patients, plan_ingest
+from ka2er_training.ledger import ignore_value, settle_all
+from ka2er_training.package_check import check_for_workspace
+from ka2er_training.workspace import Workspace, read_json
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.hashing import content_digest
+from napari_ka2er.core.io import read_labels, read_volume
+from napari_ka2er.core.package import read_package
+from napari_ka2er.core.task import Label, Task
+
+
+@pytest.fixture
+def work(balls, tmp_path):
+    """A copy of the workspace with the task balls: five cases, one of them held out."""
+    shutil.copytree(balls.folder, tmp_path / "work")
+    return Workspace.open(tmp_path / "work")
+
+
+def take(workspace, *paths, number=1):
+    plan = plan_ingest(workspace, [read_package(path) for path in paths], number)
+    return ingest(workspace, plan)
+
+
+def files(folder):
+    """Every file but locks, with its bytes."""
+    found = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+
+
+def held_out(workspace):
+    """The number of the phantom that is held out."""
+    (case,) = workspace.holdout_cases("balls")
+    return int(case.id[1])
+
+
+def trained_on(workspace):
+    """The number of a phantom that is not."""
+    return int(workspace.training_cases("balls")[0].id[1])
+
+
+def test_new_cases_join_the_training_and_a_share_is_kept_for_the_gate(work, tmp_path):
+    before = {c.id for c in work.training_cases("balls")}
+    path = package(
+        tmp_path / "p", *(correction(work, seed, f"pat{seed}") for seed in range(10, 15))
+    )
+    assert check_for_workspace(work, path) == []
+    assert take(work, path) == {"cases": {"balls": {"training": 4, "held": 1}}}
+    check_training_data(work, "balls")
+    new = [c for c in work.training_cases("balls") if c.id not in before]
+    assert len(new) == 4
+    assert len(work.held_cases("balls")) == 1
+    for case in [*new, *work.held_cases("balls")]:
+        seed = int(case.id[4:6])
+        volume, truth = phantom(seed)
+        assert content_digest(read_volume(case.image)) == content_digest(volume)
+        np.testing.assert_array_equal(read_labels(case.label)[0], truth)
+        assert case.patient == f"pat{seed}"
+    description = read_json(work.dataset_folder("balls") / "dataset.json")
+    assert description["numTraining"] == len(before) + 4
+    assert "ignore" not in description["labels"]
+
+
+def test_unreviewed_voxels_get_the_highest_label_and_nothing_is_renumbered(work, tmp_path):
+    take(work, package(tmp_path / "p", correction(work, 10, reviewed=THREE_SLICES)))
+    assert ignore_value(work, "balls") == 3
+    labels = read_json(work.dataset_folder("balls") / "dataset.json")["labels"]
+    assert labels == {"background": 0, "bright": 1, "dim": 2, "ignore": 3}
+    case = next(c for c in work.training_cases("balls") if "case10" in c.id)
+    drawn, truth = read_labels(case.label)[0], phantom(10)[1]
+    reviewed = THREE_SLICES.mask(truth.shape)
+    np.testing.assert_array_equal(drawn[reviewed], truth[reviewed])
+    assert (drawn[~reviewed] == 3).all()
+
+
+def test_the_same_package_never_comes_twice(work, tmp_path):
+    path = package(tmp_path / "p", correction(work, 10))
+    take(work, path)
+    before = files(work.folder)
+    (problem,) = check_for_workspace(work, path)
+    assert "with the same labels" in problem
+    plan = [{**item, "round": 1} for item in plan_ingest(work, [read_package(path)], 1)]
+    ingest(work, plan)
+    assert files(work.folder) == before
+
+
+def test_a_second_correction_takes_the_older_label_s_place_where_it_was_reviewed(work, tmp_path):
+    seed = trained_on(work)
+    wrong = np.zeros_like(phantom(seed)[1])
+    name = f"p{seed}_a"
+    fix = correction(work, seed, reviewed=THREE_SLICES, labels=wrong)
+    path = package(tmp_path / "p", fix)
+    assert check_for_workspace(work, path) == []
+    n_before = len(work.training_cases("balls"))
+    take(work, path)
+    case = next(c for c in work.training_cases("balls") if c.id == name)
+    drawn, truth = read_labels(case.label)[0], phantom(seed)[1]
+    reviewed = THREE_SLICES.mask(truth.shape)
+    assert not drawn[reviewed].any()
+    np.testing.assert_array_equal(drawn[~reviewed], truth[~reviewed])
+    assert len(work.training_cases("balls")) == n_before
+    old = work.dataset_folder("balls") / "label_versions" / f"{name}.v001.nii.gz"
+    np.testing.assert_array_equal(read_labels(old)[0], truth)
+
+
+def test_an_image_is_known_by_its_content_whatever_its_name_and_axes(work, tmp_path):
+    seed = trained_on(work)
+    volume, truth = phantom(seed)
+    turned = replace(
+        volume,
+        data=np.ascontiguousarray(volume.data.transpose(2, 0, 1)[:, ::-1]),
+        affine=np.array([[0, -2.0, 0, 34], [0, 0, 1, 0], [1.5, 0, 0, 0], [0, 0, 0, 1]]),
+        name="turned",
+    )
+    assert content_digest(turned) == content_digest(volume)
+    labels = np.ascontiguousarray(truth.transpose(2, 0, 1)[:, ::-1])
+    moved = np.where(labels == 2, 0, labels).astype(np.uint8)
+    take(work, package(tmp_path / "p", correction(work, seed, labels=moved, volume=turned)))
+    case = next(c for c in work.training_cases("balls") if c.id == f"p{seed}_a")
+    np.testing.assert_array_equal(read_labels(case.label)[0], np.where(truth == 2, 0, truth))
+
+
+def test_a_copy_of_a_hold_out_case_is_refused_by_its_content(work, tmp_path, caplog):
+    path = package(tmp_path / "p", correction(work, 11), correction(work, held_out(work), "other"))
+    assert main(["package", "check", str(path), "--workspace", str(work.folder)]) == 2
+    assert any("held out" in record.getMessage() for record in caplog.records)
+    assert main(["package", "check", str(path)]) == 0
+
+
+def test_a_hold_out_patient_s_other_image_is_refused(work, tmp_path):
+    patient = work.holdout_cases("balls")[0].patient
+    path = package(tmp_path / "p", correction(work, 11, patient))
+    (problem,) = check_for_workspace(work, path)
+    assert "same patient" in problem
+    assert check_for_workspace(work, path, to_holdout=True) == []
+    partial = package(tmp_path / "q", correction(work, 11, patient, THREE_SLICES))
+    (problem,) = check_for_workspace(work, partial, to_holdout=True)
+    assert "reviewed whole" in problem
+
+
+def test_a_correction_of_a_hold_out_case_makes_a_new_version_of_the_hold_out(work, tmp_path):
+    seed = held_out(work)
+    frozen = read_json(work.folder / "holdout.json")
+    wrong = np.zeros_like(phantom(seed)[1])
+    take(work, package(tmp_path / "p", correction(work, seed, reviewed=THREE_SLICES, labels=wrong)))
+    new = read_json(work.folder / "holdout.json")
+    assert new["version"] == 2
+    assert read_json(work.folder / "holdouts" / "v0001.json") == frozen
+    (case,) = work.holdout_cases("balls")
+    entry = new["tasks"]["balls"]["cases"][case.id]
+    assert entry["image"] == frozen["tasks"]["balls"]["cases"][case.id]["image"]
+    assert entry["label"] != frozen["tasks"]["balls"]["cases"][case.id]["label"]
+    check_training_data(work, "balls")
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (Task("cubes", (Label(1, "a"),)), "none of"),
+        (Task("balls", (Label(1, "dim"), Label(2, "bright"))), "labels of task"),
+        (Task("balls", (Label(1, "bright"), Label(2, "dim")), "CT"), "images are CT"),
+    ],
+)
+def test_another_task_is_refused(work, tmp_path, task, words):
+    path = package(tmp_path / "p", replace(correction(work, 10), task=task))
+    (problem,) = check_for_workspace(work, path)
+    assert words in problem
+
+
+def test_an_image_in_two_packages_is_refused(work, tmp_path):
+    paths = [package(tmp_path / n, correction(work, 10)) for n in "pq"]
+    with pytest.raises(UserError, match="in two packages"):
+        plan_ingest(work, [read_package(path) for path in paths], 1)
+
+
+def test_a_refused_round_s_corrections_are_withdrawn_and_can_come_back(work, tmp_path):
+    seed = trained_on(work)
+    before = files(work.folder / "datasets")
+    wrong = np.zeros_like(phantom(seed)[1])
+    path = package(tmp_path / "p", correction(work, 10), correction(work, seed, labels=wrong))
+    take(work, path)
+    taken = {c.id: c.label.read_bytes() for c in work.training_cases("balls")}
+    assert len(withdraw(work, 1)) == 2
+    check_training_data(work, "balls")
+    after = files(work.folder / "datasets")
+    kept = {name for name in before if not name.endswith("cases.json")}
+    assert all(after[name] == before[name] for name in kept)
+    assert len(work._cases("balls", "queued")) == 1
+    assert check_for_workspace(work, path) == []
+    take(work, path, number=2)
+    check_training_data(work, "balls")
+    labels = {c.id: c.label for c in work.training_cases("balls")}
+    assert labels.keys() == taken.keys()
+    assert all((read_labels(labels[f"p{seed}_a"])[0] == wrong).ravel())
+
+
+def test_an_older_workspace_gets_new_digests(work):
+    path = work.dataset_folder("balls") / "cases.json"
+    new = read_json(path)
+    old = json.loads(json.dumps(new))
+    for case in old["cases"]:
+        case["image"] = "0" * 64
+    path.write_text(json.dumps({**old, "format": 1}))
+    settle_all(work)
+    assert read_json(path) == new
+
+
+def test_of_few_patients_none_is_held_and_of_four_one_is():
+    counts = [len(held_patients([f"p{i}" for i in range(n)], 0.25, "s")) for n in (1, 2, 3, 4, 9)]
+    assert counts == [0, 0, 0, 1, 2]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import ka2er_training.ingest as ingest
+from ka2er_training.ingest_plan import plan_ingest
+from ka2er_training.workspace import Workspace
+from napari_ka2er.core.package import read_package
+
+left, replace = [int(sys.argv[3])], os.replace
+
+
+def counted(source, target):
+    if left[0] == 0:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    replace(source, target)
+
+
+work = Workspace.open(sys.argv[1])
+plan = plan_ingest(work, [read_package(Path(sys.argv[2]))], 1)
+os.replace = counted
+ingest.ingest(work, plan)
+"""
+
+
+@pytest.mark.slow
+def test_ingest_killed_before_any_of_its_renames_is_made_good(work, tmp_path):
+    """Every file appears by `os.replace`, so these are all the moments that matter."""
+    seed = trained_on(work)
+    wrong = np.zeros_like(phantom(seed)[1])
+    corrections = [correction(work, s, reviewed=THREE_SLICES) for s in (10, 11)]
+    fixed = [correction(work, s, labels=wrong) for s in (seed, held_out(work))]
+    path = package(tmp_path / "p", *corrections, *fixed)
+    whole = tmp_path / "whole"
+    shutil.copytree(work.folder, whole)
+    take(Workspace.open(whole), path)
+    expected = files(whole)
+    status, n = -signal.SIGKILL, 0
+    while status == -signal.SIGKILL:
+        folder = tmp_path / f"cut{n}"
+        shutil.copytree(work.folder, folder)
+        command = [sys.executable, "-c", KILLED, str(folder), str(path), str(n)]
+        status = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+        cut = Workspace.open(folder)
+        check_training_data(cut, "balls")  # sound, whether or not the round goes on
+        if status:
+            plan = plan_ingest(cut, [read_package(path)], 1)
+            ingest(cut, plan)
+            check_training_data(cut, "balls")
+        got = {k: v for k, v in files(folder).items() if "/." not in f"/{k}"}
+        assert _readable(got) == _readable(expected), f"killed before rename {n}"
+        n += 1
+    assert status == 0
+    assert n > 8
+
+
+def _readable(found):
+    """Files by name; compressed ones by their content, as gzip stores the time."""
+    return {
+        name: nib.Nifti1Image.from_bytes(gzip.decompress(data)).get_fdata().tobytes()
+        if name.endswith(".nii.gz")
+        else data
+        for name, data in found.items()
+    }
