@@ -15,9 +15,8 @@ because the rule alone would let something bad pass:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +28,10 @@ from ka2er_training.gate_stats import (
     cases_needed,
     pairs_of,
 )
+from ka2er_training.verdicts import TaskVerdict, Verdict, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ka2er_training.evaluate import Row
     from ka2er_training.settings import GateSettings
@@ -62,105 +62,7 @@ class Gain:
     @property
     def mean(self) -> float:
         """The mean gain over cases; NaN without any."""
-        differences = [pair.difference for pair in self.pairs.values()]
-        return float(np.mean(differences)) if differences else float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class TaskVerdict:
-    """What the gate found for one task.
-
-    Parameters
-    ----------
-    task : str
-        Its name.
-    before, after : float
-        Mean Dice on the hold-out; NaN without hold-out cases.
-    change : Bounds
-        Of the paired differences on the hold-out.
-    allowed : float
-        How far the lower bound may fall, at most the margin.
-    corrected : bool
-        Whether the round brought corrections of this task.
-    held : int
-        Corrected cases held from training.
-    gain : float or None
-        Mean gain that counts for a corrected task: on those, or on the hold-out if too few.
-    problems : tuple of str
-        Why it may not be promoted; empty if it may.
-    contradicted : bool
-        Whether its corrections and its hold-out contradict each other.
-    notes : tuple of str
-        What the hold-out can and cannot tell.
-    """
-
-    task: str
-    before: float
-    after: float
-    change: Bounds
-    allowed: float
-    corrected: bool = False
-    held: int = 0
-    gain: float | None = None
-    problems: tuple[str, ...] = ()
-    contradicted: bool = False
-    notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data that `from_json` takes back."""
-        numbers = {k: _plain(getattr(self, k)) for k in ("before", "after")}
-        return {**asdict(self), **numbers, "change": self.change.to_json()}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TaskVerdict:
-        """Build a verdict from what `to_json` returned."""
-        numbers = {k: float("nan") if data[k] is None else data[k] for k in ("before", "after")}
-        texts = {k: tuple(data[k]) for k in ("problems", "notes")}
-        return cls(**{**data, **numbers, **texts, "change": Bounds.from_json(data["change"])})
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the gate decided.
-
-    Parameters
-    ----------
-    promoted : bool
-        Whether the new one may take the old one's place.
-    reason : str
-        Why, in one line.
-    tasks : tuple of TaskVerdict
-        Per task, in the order of the old student's rows.
-    margin, confidence : float
-        The settings that it was judged by.
-    share : float
-        Share of the new weights: 1 for the new student itself, less for an interpolation.
-    """
-
-    promoted: bool
-    reason: str
-    tasks: tuple[TaskVerdict, ...]
-    margin: float
-    confidence: float
-    share: float = 1.0
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether corrections contradict a hold-out: then interpolating cannot help."""
-        return any(task.contradicted for task in self.tasks)
-
-    def with_share(self, share: float) -> Verdict:
-        """Return the same verdict about an interpolation."""
-        return replace(self, share=share)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data that `from_json` takes back."""
-        return {**asdict(self), "tasks": [task.to_json() for task in self.tasks]}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
-        """Build a verdict from what `to_json` returned."""
-        return cls(**{**data, "tasks": tuple(TaskVerdict.from_json(t) for t in data["tasks"])})
+        return _mean(pair.difference for pair in self.pairs.values())
 
 
 def judge(
@@ -169,6 +71,7 @@ def judge(
     corrected: Collection[str],
     settings: GateSettings,
     corrections: Mapping[str, Gain] | None = None,
+    tasks: Collection[str] = (),
 ) -> Verdict:
     """Decide whether what made the rows `after` may replace what made the rows `before`.
 
@@ -182,11 +85,13 @@ def judge(
         Margin, confidence and number of resamples.
     corrections : mapping of str to Gain, optional
         Per corrected task, the corrected cases that were held from training.
+    tasks : collection of str, optional
+        Further tasks that both know, whether or not there are rows of them.
 
     Returns
     -------
     Verdict
-        A corrected task without any hold-out case is refused: nothing speaks against a loss.
+        Refused if a task has no hold-out case: nobody could see that it was lost.
 
     Raises
     ------
@@ -198,7 +103,7 @@ def judge(
         raise ValueError(f"rows of the same tasks wanted, {sorted(lost)} only before")
     gains = corrections or {}
     verdicts = []
-    for name in list(dict.fromkeys([*names, *sorted(corrected)])):
+    for name in list(dict.fromkeys([*names, *tasks, *sorted(corrected)])):
         sides = ([row for row in rows if row.task == name] for rows in (before, after))
         gain = gains.get(name, Gain()) if name in corrected else None
         verdicts.append(_judge_task(name, pairs_of(*sides), gain, settings))
@@ -216,7 +121,7 @@ def _judge_task(
     notes = [_power(change, allowed, settings, differences)]
     problems = []
     if not pairs:
-        problems.append(f"{name} has no hold-out case, so that no loss could be seen")
+        problems.append(f"{name} has no hold-out case: a loss could not be seen")
     elif change.low < -allowed - _ROUNDING:
         problems.append(
             f"{name} may lose more than {allowed:.3f}: lower bound {change.low:+.4f} Dice"
@@ -230,12 +135,17 @@ def _judge_task(
         contradicted = change.n >= MIN_CONTRADICTING and change.high < -_ROUNDING
         if contradicted:
             problems.append(f"{name}: its hold-out got worse, which contradicts the corrections")
-    means = [float(np.mean([getattr(p, side) for p in pairs.values()])) if pairs else float("nan")
-             for side in ("before", "after")]  # fmt: skip
     return TaskVerdict(
-        name, *means, change, allowed, gain is not None, len(gain.pairs) if gain else 0,
-        _plain(shown), tuple(problems), contradicted, tuple(notes),
+        task=name, before=_mean(p.before for p in pairs.values()),
+        after=_mean(p.after for p in pairs.values()), change=change, allowed=allowed,
+        corrected=gain is not None, held=len(gain.pairs) if gain else 0, gain=plain(shown),
+        problems=tuple(problems), contradicted=contradicted, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return float(np.mean(found)) if found else float("nan")
 
 
 def _gain_that_counts(gain: Gain, change: Bounds) -> tuple[float, str]:
@@ -258,9 +168,8 @@ def _power(
             "1 hold-out case: cannot detect anything, as one case tells nothing about others; it "
             f"may itself not lose more than {allowed:.4f}, half the margin"
         )
-    text = (
-        f"{change.n} hold-out cases: a mean loss of {change.detectable:.4f} would be seen in 4 of 5"
-    )
+    seen = f"a mean loss of {change.detectable:.4f} would be seen in 4 rounds of 5"
+    text = f"{change.n} hold-out cases: {seen}"
     if allowed < settings.margin:
         text += f"; so few cases may lose at most {allowed:.4f}"
     needed = cases_needed(differences, settings)
@@ -273,7 +182,3 @@ def _praise(verdicts: Sequence[TaskVerdict], settings: GateSettings) -> str:
     gains = [f"{v.task} gains {v.gain:+.4f} Dice" for v in verdicts if v.gain is not None]
     safe = f"no task's lower bound falls under -{settings.margin:g}"
     return "; ".join([*gains, safe])
-
-
-def _plain(number: float | None) -> float | None:
-    return None if number is None or np.isnan(number) else number

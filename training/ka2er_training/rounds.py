@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.gate import Verdict
+from ka2er_training.verdicts import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
