@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.inputs import case_names, list_inputs, read_ahead, stem_of, suffix_for
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import WRITTEN_SUFFIXES, write_labels, write_volume
+from napari_ka2er.model.maps import expert_names, uncertainty_map
 from napari_ka2er.model.ranking import TaskFit, taken_or_refuse
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from napari_ka2er.core.volume import Volume
     from napari_ka2er.model.predictor import Predictor
-    from napari_ka2er.model.segmentation import Segmentation
 
     Progress = Callable[[float, str], None]
 
@@ -155,24 +155,15 @@ def _predict_task(
     }
     if wanted.uncertainty:
         path = _beside(target, "uncertainty")
-        _write_image(path, _uncertainty(predictor, result, progress), volume, ("uncertainty",))
+        values = uncertainty_map(predictor, result, progress)
+        _write_image(path, values, volume, ("uncertainty",))
         entry["uncertainty"] = str(path)
     if wanted.expert_map:
         path = _beside(target, "experts")
-        names = (*predictor.loaded.experts, "null")
-        _write_image(path, result.expert_map(), volume, names[-len(result.expert_map()) :])
+        names = expert_names(predictor.loaded.config)
+        _write_image(path, result.expert_map(), volume, names)
         entry["expert_map"] = str(path)
     return entry
-
-
-def _uncertainty(
-    predictor: Predictor, result: Segmentation, progress: Progress | None
-) -> NDArray[np.float32]:
-    """Return the uncertainty, with the disagreement of the student without its experts."""
-    if predictor.mode == "distilled":
-        return result.uncertainty()
-    other = predictor.segment(result.task.name, mode="distilled", progress=progress)
-    return result.uncertainty(other)
 
 
 def _beside(target: Path, what: str) -> Path:

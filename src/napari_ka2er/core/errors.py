@@ -23,6 +23,11 @@ class UserError(ValueError):
     def __init__(self, wanted: str, got: str, remedy: str = "") -> None:
         message = f"wanted {wanted}, got {got}" + (f"; {remedy}" if remedy else "")
         super().__init__(" ".join(message.split()))
+        self.wanted, self.got, self.remedy = wanted, got, remedy
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:
+        """Let the parts travel to another process, not the message made of them."""
+        return type(self), (self.wanted, self.got, self.remedy)
 
 
 class CancelledError(RuntimeError):

@@ -125,6 +125,7 @@ class GridFeatures:
         region: Region | None = None,
         *,
         centre: ArrayLike | None = None,
+        max_windows: int | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> int:
@@ -136,6 +137,8 @@ class GridFeatures:
             Grid voxels; None is the whole grid.
         centre : array_like, shape (3,), optional
             Grid index near which to begin.
+        max_windows : int, optional
+            Stop after this many.
         progress, cancelled : callable, optional
             Told the share that is done and what is being done; asked before each window.
 
@@ -149,7 +152,7 @@ class GridFeatures:
         CancelledError
             If `cancelled` says so; the tiles filled so far are kept.
         """
-        tiles = self.missing(self.everything if region is None else region, centre)
+        tiles = self.missing(self.everything if region is None else region, centre)[:max_windows]
         for done, tile in enumerate(tiles):
             if cancelled is not None and cancelled():
                 raise CancelledError("stopped between windows")

@@ -149,6 +149,7 @@ class Predictor:
         task: str,
         around_mm: Position | None = None,
         *,
+        max_windows: int | None = None,
         progress: Progress | None = None,
         cancelled: Cancelled | None = None,
     ) -> int:
@@ -160,6 +161,8 @@ class Predictor:
             Whose grid to fill.
         around_mm : tuple of float, optional
             World position (z, y, x).
+        max_windows : int, optional
+            Stop after this many.
         progress, cancelled : callable, optional
             As in `segment`.
 
@@ -170,7 +173,9 @@ class Predictor:
         """
         features = self.features(task)
         centre = None if around_mm is None else features.geometry.to_index(around_mm)
-        return features.fill(centre=centre, progress=progress, cancelled=cancelled)
+        return features.fill(
+            centre=centre, max_windows=max_windows, progress=progress, cancelled=cancelled
+        )
 
     def prompt(
         self,

@@ -13,6 +13,7 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.prompts import Point, positions_of
 from napari_ka2er.core.resampling import resample
 from napari_ka2er.core.touched import restrict_change, touched_by, voxels_of
+from napari_ka2er.model.answers import PromptResult as PromptResult
 from napari_ka2er.model.device import autocast
 from napari_ka2er.model.mask_decoder import logits_of
 from napari_ka2er.model.prompt_maps import prompt_tensors
@@ -62,34 +63,6 @@ class Question:
     output: int
     previous: Mask | None = None
     is_free: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PromptResult:
-    """How the mask changes.
-
-    Parameters
-    ----------
-    box : tuple of slice
-        The smallest box (Z, Y, X) of image voxels with every change; empty if nothing changes.
-    mask : ndarray of bool
-        The new mask in the box.
-    predicted_dice : float
-        How good the student thinks the mask is, in [0, 1].
-    seconds : float
-        Time it took, without the encoding of tiles that were not filled yet.
-    n_windows : int
-        How many windows had to be encoded first.
-    roi : tuple of slice
-        The region of the student's grid that was decoded.
-    """
-
-    box: Region
-    mask: Mask
-    predicted_dice: float
-    seconds: float
-    n_windows: int
-    roi: Region
 
 
 class Prompter:

@@ -72,12 +72,15 @@ def is_cut(changed: Mask, roi: Region, shape: Sequence[int]) -> bool:
 
 def box_of(mask: Mask, margin: int = 0) -> Region:
     """Return the smallest box around the true voxels and a margin; empty if there are none."""
-    if not mask.any():
+    z = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not len(z):
         return slice(0, 0), slice(0, 0), slice(0, 0)
-    found = []
-    for axis, size in enumerate(mask.shape):
-        hits = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        found.append(slice(max(int(hits[0]) - margin, 0), min(int(hits[-1]) + 1 + margin, size)))
+    flat = np.any(mask[z[0] : z[-1] + 1], axis=0)  # so the mask is read once, not three times
+    hits = z, np.flatnonzero(np.any(flat, axis=1)), np.flatnonzero(np.any(flat, axis=0))
+    found = [
+        slice(max(int(hit[0]) - margin, 0), min(int(hit[-1]) + 1 + margin, size))
+        for hit, size in zip(hits, mask.shape, strict=True)
+    ]
     return found[0], found[1], found[2]
 
 

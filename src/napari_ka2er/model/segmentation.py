@@ -95,8 +95,13 @@ class Segmentation:
         stored = self.features.store.arrays["logits"][self._channels]
         return sample(stored, self.features.geometry, slab_of(self.geometry, rows))
 
-    def expert_map(self) -> NDArray[np.float32]:
+    def expert_map(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return how much each expert, and last the null expert, was trusted.
+
+        Parameters
+        ----------
+        out : ndarray of float32, shape (K+1, Z, Y, X), optional
+            Filled and returned instead of a new array, as the map of a large volume is large.
 
         Returns
         -------
@@ -104,7 +109,8 @@ class Segmentation:
             They sum to 1 at every voxel.
         """
         stored = self.features.store.arrays["weights"]
-        result = np.empty((len(stored), *self.geometry.shape), np.float32)
+        shape = (len(stored), *self.geometry.shape)
+        result = np.empty(shape, np.float32) if out is None else out
         lattice = self.features.token_lattice
         for rows in slabs(self.geometry.shape, len(stored)):
             result[:, rows] = sample(stored, lattice, slab_of(self.geometry, rows))
