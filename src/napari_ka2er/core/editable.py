@@ -28,6 +28,7 @@ from napari_ka2er.core.state import Effects, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -113,6 +114,11 @@ class EditableLabels:
         view = self._state.mask.view()
         view.setflags(write=False)
         return view
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its actions are committed; None if they are not."""
+        return None if self._log is None else self._log.folder
 
     @property
     def seconds(self) -> float:

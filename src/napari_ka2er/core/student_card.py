@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.task import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 FORMAT = "ka2er-student"
@@ -30,6 +32,8 @@ class StudentCard:
         What it can segment, at least one.
     experts, missing : tuple of str
         The experts it was amalgamated from, and those of them that its folder lacks.
+    dice : mapping, optional
+        Mode -> task -> mean Dice over cases and labels of the hold-out, where it was measured.
     """
 
     folder: Path
@@ -37,6 +41,24 @@ class StudentCard:
     tasks: tuple[Task, ...]
     experts: tuple[str, ...]
     missing: tuple[str, ...]
+    dice: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def student_in(folder: Path) -> Path:
+    """Return the student that a folder stands for: itself, or the current one of a workspace.
+
+    Raises
+    ------
+    UserError
+        If the folder is neither.
+    """
+    if (folder / "student.json").is_file():
+        return folder
+    pointer = folder / "students" / "current"
+    if not pointer.is_file():
+        got = f"{folder} without" if folder.is_dir() else f"{folder}, which is no folder"
+        raise UserError("a folder with student.json, or a workspace with a current student", got)
+    return pointer.parent / pointer.read_text(encoding="utf-8").strip()
 
 
 def read_student_card(folder: Path) -> StudentCard:
@@ -52,7 +74,7 @@ def read_student_card(folder: Path) -> StudentCard:
         raise UserError(f"at least one task in {folder / 'student.json'}", "none")
     places = {name: folder / "experts" / name / "expert.json" for name in experts}
     missing = tuple(name for name, place in places.items() if not place.is_file())
-    return StudentCard(folder, version, tasks, experts, missing)
+    return StudentCard(folder, version, tasks, experts, missing, _dice(text["card"]))
 
 
 def read_student_json(folder: Path) -> dict[str, Any]:
@@ -83,3 +105,19 @@ def read_student_json(folder: Path) -> dict[str, Any]:
     ):
         raise UserError(f"weights, config and card in {path}", f"{', '.join(text)}")
     return text
+
+
+def _dice(card: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return mode -> task -> mean Dice; what a card does not tell, or tells oddly, is left out."""
+    found: dict[str, dict[str, float]] = {}
+    metrics = card.get("metrics")
+    for mode, rows in metrics.items() if isinstance(metrics, dict) else ():
+        for entry in rows if isinstance(rows, list) else ():
+            try:
+                task, label, mean = entry["task"], entry["label"], float(entry["dice"]["mean"])
+            except (KeyError, TypeError, ValueError):
+                continue
+            # The row of all labels comes last; a task of one label has none.
+            if math.isfinite(mean) and (label == "all" or task not in found.get(mode, {})):
+                found.setdefault(str(mode), {})[str(task)] = mean
+    return found
