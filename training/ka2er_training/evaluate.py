@@ -43,12 +43,17 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LabelledCase:
-    """A case with the truth: its name, its task, and where image and labels are."""
+    """A case with the truth: its name, its task, and where image and labels are.
+
+    Voxels whose label is `ignore` were not looked at by anybody; they count neither for nor
+    against a prediction.
+    """
 
     name: str
     task: Task
     image: Path
     labels: Path
+    ignore: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,8 @@ def evaluate_case(
     pred = segmenter.segment(shown, case.task)
     seconds, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
     pred = on_lattice(pred, shown.geometry, geometry)
+    if case.ignore is not None:
+        pred = np.where(gt == case.ignore, 0, pred)
     return [
         Row(segmenter.name, case.task.name, label, case.name, scores, seconds, cpu_s)
         for label, scores in score_case(gt, pred, geometry, case.task).items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.evaluate import LabelledCase, evaluate, summarise, text_table
+from ka2er_training.ledger import ignore_value
 from ka2er_training.registry import student_folder
 from ka2er_training.segmenters import ExpertSegmenter, StudentSegmenter
 from ka2er_training.workspace import write_json, write_text
@@ -13,10 +14,10 @@ from napari_ka2er.model.checkpoint import load_student
 from napari_ka2er.model.experts import Expert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ka2er_training.evaluate import Row, Segmenter
-    from ka2er_training.workspace import Workspace
+    from ka2er_training.workspace import Case, Workspace
     from napari_ka2er.model.config import Mode
 
 
@@ -56,7 +57,7 @@ def evaluate_workspace(
         name, systems = _student(workspace, student, mode, device)
     rows = []
     for i, (task, system) in enumerate(systems):
-        part = _part(progress, i / len(systems), 1 / len(systems))
+        part = part_of(progress, i / len(systems), 1 / len(systems))
         rows += evaluate(system, holdout_of(workspace, task), progress=part, cancelled=cancelled)
     return _kept(workspace, name, rows)
 
@@ -82,10 +83,15 @@ def _kept(workspace: Workspace, name: str, rows: list[Row]) -> dict[str, Any]:
 
 def holdout_of(workspace: Workspace, task: str) -> list[LabelledCase]:
     """Return the hold-out cases of a task."""
-    known = workspace.record(task).task
+    return labelled(workspace, task, workspace.holdout_cases(task))
+
+
+def labelled(workspace: Workspace, task: str, cases: Sequence[Case]) -> list[LabelledCase]:
+    """Return cases of a task with what scoring them needs; those without labels are left out."""
+    known, ignore = workspace.record(task).task, ignore_value(workspace, task)
     return [
-        LabelledCase(case.id, known, case.image, case.label)
-        for case in workspace.holdout_cases(task)
+        LabelledCase(case.id, known, case.image, case.label, ignore)
+        for case in cases
         if case.label is not None
     ]
 
@@ -115,7 +121,7 @@ def _student(
     return name, [(task, segmenter) for task in workspace.tasks if task in known]
 
 
-def _part(
+def part_of(
     progress: Callable[[float, str], None] | None, begin: float, share: float
 ) -> Callable[[float, str], None] | None:
     """Return what tells a part's progress as a share of the whole."""
