@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -121,3 +123,17 @@ def test_the_students_image_continues_the_border_into_the_padding():
     image = student_image(data, source, grid)
     assert image.dtype == np.float32
     np.testing.assert_allclose(image[0], image[1])  # both lie before the first slice
+
+
+def test_putting_a_large_volume_on_the_grid_takes_few_copies_of_it():
+    """As float32: the values, those of the body, and a working copy of these."""
+    data = np.random.default_rng(0).integers(-1000, 1000, (40, 90, 110)).astype(np.int16)
+    source = Geometry(data.shape, np.diag([1.0, 0.7, 0.8, 1.0]))
+    grid = grid_of(source, (5.0, 5.0, 5.0))
+    tracemalloc.start()
+    try:
+        student_image(data, source, grid)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3.5 * 4 * data.size
