@@ -1,27 +1,45 @@
-"""The students of a workspace: immutable versions, and which one is current."""
+"""The students of a workspace: immutable versions, which one is current, and how it came to be.
+
+Folders ``students/vNNNN`` never change once they are there.  What happens to a version is in
+``students/history.jsonl`` (`ka2er_training.history`), which one is in use in ``students/current``.
+Everything that changes one of them holds a lock, which the system frees if the process dies.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
+from ka2er_training.history import Past, append, new_event, past_of, read_events
 from ka2er_training.workspace import write_text
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io.atomic import remove, replacing
+from napari_ka2er.core.student_card import read_student_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from ka2er_training.history import Event, State
+    from ka2er_training.verdicts import Verdict
     from ka2er_training.workspace import Workspace
     from napari_ka2er.model.student import Student
 
-_VERSION = re.compile(r"v\d{4}")
+_VERSION = re.compile(r"v\d{4,}")
+_LEFT_BEHIND = re.compile(r"\.(.*-)?v\d{4,}(-.*)?")  # what a killed process was writing
+_PATIENCE_S = 60.0
 
 
 def versions(workspace: Workspace) -> list[str]:
     """Return the names of all students, oldest first."""
     folders = (workspace.folder / "students").iterdir()
-    return sorted(f.name for f in folders if _VERSION.fullmatch(f.name))
+    names = (f.name for f in folders if _VERSION.fullmatch(f.name))
+    return sorted(names, key=lambda name: int(name[1:]))
 
 
 def current(workspace: Workspace) -> str | None:
@@ -51,14 +69,183 @@ def add_student(
     """Write a student as the next version and return its name; `current` does not change."""
     from napari_ka2er.model.checkpoint import save_student
 
-    known = versions(workspace)
-    name = f"v{int(known[-1][1:]) + 1 if known else 1:04d}"
-    target = workspace.folder / "students" / name
-    save_student(target, student, {**card, "version": name}, experts=experts)
+    with _lock(workspace):
+        name = _next(workspace)
+        _note(workspace, "added", name)
+        target = workspace.folder / "students" / name
+        save_student(target, student, {**card, "version": name}, experts=experts)
     return name
 
 
-def make_current(workspace: Workspace, version: str) -> None:
-    """Let a version be the one in use."""
-    student_folder(workspace, version)
+def add_version(
+    workspace: Workspace, folder: Path, card: Mapping[str, Any], verdict: Verdict | None = None
+) -> str:
+    """Copy a student's folder as the next version; `current` does not change.
+
+    May be called again after a crash: the same student with the same lineage is added once.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Whose registry.
+    folder : Path
+        The student, with its experts; it stays where it is.
+    card : mapping
+        Takes the place of the same keys of the folder's own card: ``lineage``
+        (`ka2er_training.lineage.lineage_of`), ``metrics``, ``data``, ``notes`` and ``created``.
+    verdict : Verdict, optional
+        The gate's: a refused version can only be promoted with force.
+
+    Returns
+    -------
+    str
+        Its name, say ``"v0002"``.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no student, the registry is in use, or it cannot be written.
+    """
+    text = read_student_json(folder)
+    text["card"] = {**text["card"], **card}
+    with _lock(workspace):
+        if there := _same(workspace, text):
+            return there
+        name = _next(workspace)
+        text["card"]["version"] = name
+        with replacing(workspace.folder / "students" / name) as building:
+            shutil.copytree(folder, building)
+            (building / "student.json").write_text(json.dumps(text, indent=2) + "\n", "utf-8")
+            # Before the folder is there: a version that was refused must never be there unnoted.
+            reason = "" if verdict is None else verdict.reason
+            gate = None if verdict is None else verdict.promoted
+            _note(workspace, "added", name, reason=reason, gate=gate)
+    return name
+
+
+def promote(workspace: Workspace, version: str, reason: str, *, force: bool = False) -> None:
+    """Let a version be the one in use; nothing happens if it is already, say after a crash.
+
+    `force` promotes what the gate refused; the history keeps that, and the reason.
+
+    Raises
+    ------
+    UserError
+        If there is no such version, the gate refused it, or the registry is in use.
+    """
+    with _lock(workspace):
+        student_folder(workspace, version)
+        gate = _past(workspace).gates.get(version)
+        if gate is False and not force and version != current(workspace):
+            raise UserError(
+                "a version that the gate let pass", f"{version}, which it refused", "or use --force"
+            )
+        _switch(workspace, "promoted", version, reason, gate=gate, force=force and gate is False)
+
+
+def rollback(workspace: Workspace, reason: str = "") -> str:
+    """Go back to the version that was current before, and return it; again, to the one before that.
+
+    Raises `UserError` if none was, or the registry is in use.
+    """
+    with _lock(workspace):
+        _reconcile(workspace)
+        known = versions(workspace)
+        earlier = [name for name in _past(workspace).stack[:-1] if name in known]
+        if not earlier:
+            raise UserError(
+                "a version that was current before", f"none before {current(workspace)}"
+            )
+        _switch(workspace, "rolled back", earlier[-1], reason)
+    return earlier[-1]
+
+
+def make_current(workspace: Workspace, version: str, reason: str = "the first student") -> None:
+    """Promote a version of which no gate was asked."""
+    promote(workspace, version, reason)
+
+
+def history(workspace: Workspace) -> list[Event]:
+    """Return what happened, oldest first."""
+    return read_events(_journal(workspace))
+
+
+def state_of(workspace: Workspace, version: str) -> State:
+    """Return whether a version is current, a candidate, refused, or was current once."""
+    if version == current(workspace):
+        return "current"
+    past = _past(workspace)
+    if version in past.once:
+        return "was current"
+    return "refused" if past.gates.get(version) is False else "candidate"
+
+
+def _switch(workspace: Workspace, kind: Any, version: str, reason: str, **more: Any) -> None:
+    """Note that a version becomes current, then let it; the caller holds the lock."""
+    _reconcile(workspace)
+    previous = current(workspace)
+    if version == previous:
+        return
+    _note(workspace, kind, version, reason=reason, previous=previous, **more)
     write_text(workspace.folder / "students" / "current", version + "\n")
+
+
+def _reconcile(workspace: Workspace) -> None:
+    """Note which version is current if that is another than the history says."""
+    name, stack = current(workspace), _past(workspace).stack
+    if name is None or stack[-1:] == [name]:
+        return
+    told = f"{stack[-1]} was to be current; that was cut short, or changed by hand" if stack else ""
+    reason = told or "was current before this history began"
+    _note(workspace, "found", name, reason=reason)
+
+
+def _note(workspace: Workspace, kind: Any, version: str, **more: Any) -> None:
+    append(_journal(workspace), new_event(kind, version, **more))
+
+
+def _same(workspace: Workspace, text: Mapping[str, Any]) -> str | None:
+    """Return the version that is this student of this origin, if there is one."""
+    for name in reversed(versions(workspace)):
+        if _origin(read_student_json(workspace.folder / "students" / name)) == _origin(text):
+            return name
+    return None
+
+
+def _origin(text: Mapping[str, Any]) -> tuple[Any, ...]:
+    lineage = text["card"].get("lineage") or {}
+    origin = {key: lineage.get(key) for key in ("parent", "round", "packages")}
+    return text["weights"]["sha256"], text["config"], origin
+
+
+def _next(workspace: Workspace) -> str:
+    """Return the name of the next version; names of versions in the history are not used again."""
+    for path in (workspace.folder / "students").iterdir():
+        if _LEFT_BEHIND.fullmatch(path.name):
+            remove(path)
+    used = [*versions(workspace), *(event.version for event in history(workspace))]
+    return f"v{max((int(name[1:]) for name in used), default=0) + 1:04d}"
+
+
+def _journal(workspace: Workspace) -> Path:
+    return workspace.folder / "students" / "history.jsonl"
+
+
+def _past(workspace: Workspace) -> Past:
+    return past_of(history(workspace))
+
+
+@contextmanager
+def _lock(workspace: Workspace) -> Iterator[None]:
+    """Wait until no other process changes the registry."""
+    lock = FileLock(workspace.folder / "runs" / "registry.lock")
+    try:
+        lock.acquire(timeout=_PATIENCE_S)
+    except Timeout as error:
+        remedy = "wait for it to end or stop it"
+        got = "another process that changes it"
+        raise UserError(f"the registry of {workspace.folder}", got, remedy) from error
+    try:
+        yield
+    finally:
+        lock.release()
