@@ -44,7 +44,7 @@ def write_overlay(path: Path, volume: Volume, labels: NDArray[Any], task: Task, 
     title : str
         The line above.
     """
-    image, shown = _upright(volume, labels)
+    image, shown = upright(volume, labels)
     found = np.argwhere(shown > 0)
     centre = np.median(found, axis=0) if len(found) else (np.array(shown.shape) - 1) / 2
     figure = Figure(figsize=(12, 4.6), layout="constrained")
@@ -52,7 +52,7 @@ def write_overlay(path: Path, volume: Volume, labels: NDArray[Any], task: Task, 
     for number, plane in enumerate(PLANES):
         axes = figure.add_subplot(1, 3, number + 1)
         at = round(float(centre[number]))
-        _draw(axes, plane, (_slice(image, plane, at), _slice(shown, plane, at)), limits, task)
+        draw(axes, plane, (slice_of(image, plane, at), slice_of(shown, plane, at)), limits, task)
     patches = [Patch(color=label.color, label=label.name) for label in task.labels]
     figure.legend(handles=patches, loc="outside lower center", ncols=max(len(patches), 1))
     figure.suptitle(title, fontsize=10)
@@ -61,7 +61,7 @@ def write_overlay(path: Path, volume: Volume, labels: NDArray[Any], task: Task, 
     os.replace(half_done, path)
 
 
-def _upright(
+def upright(
     volume: Volume, labels: NDArray[Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
     """Return image and labels with cubic voxels and axes (S, A, R), at most 256 along an axis."""
@@ -72,7 +72,7 @@ def _upright(
     return image, resample(labels, volume.geometry, grid, order=0)
 
 
-def _slice(data: NDArray[Any], plane: str, at: int) -> NDArray[Any]:
+def slice_of(data: NDArray[Any], plane: str, at: int) -> NDArray[Any]:
     """Return a slice with rows from bottom to top and columns from left to right of the screen."""
     match plane:
         case "axial":
@@ -83,13 +83,14 @@ def _slice(data: NDArray[Any], plane: str, at: int) -> NDArray[Any]:
             return data[:, ::-1, at]
 
 
-def _draw(
+def draw(
     axes: Axes,
     plane: str,
     pair: tuple[NDArray[Any], NDArray[Any]],
     limits: NDArray[np.floating[Any]],
     task: Task,
 ) -> None:
+    """Draw a slice, pair of image and label map, with the sides of the patient around it."""
     image, labels = pair
     low, high = float(limits[0]), float(limits[1])
     grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)

@@ -2,7 +2,7 @@
 
 Folders ``students/vNNNN`` never change once they are there.  What happens to a version is in
 ``students/history.jsonl`` (`ka2er_training.history`), which one is in use in ``students/current``.
-Everything that changes one of them holds a lock, which the system frees if the process dies.
+What changes one of them holds a lock, which the system frees if the process dies.
 """
 
 from __future__ import annotations
@@ -195,9 +195,8 @@ def _reconcile(workspace: Workspace) -> None:
     name, stack = current(workspace), _past(workspace).stack
     if name is None or stack[-1:] == [name]:
         return
-    told = f"{stack[-1]} was to be current; that was cut short, or changed by hand" if stack else ""
-    reason = told or "was current before this history began"
-    _note(workspace, "found", name, reason=reason)
+    cut = f"{stack[-1]} was to be current; that was cut short, or changed by hand" if stack else ""
+    _note(workspace, "found", name, reason=cut or "was current before this history began")
 
 
 def _note(workspace: Workspace, kind: Any, version: str, **more: Any) -> None:

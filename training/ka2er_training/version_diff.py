@@ -1,0 +1,168 @@
+"""What changed from one student to another: numbers per task and label, and the cases behind."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ka2er_training.changes import case_changes, change_table, label_changes, most_changed
+from ka2er_training.comparison import write_comparison
+from ka2er_training.evaluate import on_lattice
+from ka2er_training.evaluate_workspace import holdout_of, part_of
+from ka2er_training.registry import student_folder
+from ka2er_training.rounds import Picture
+from ka2er_training.scoring import rows_of, student_system
+from ka2er_training.workspace import write_json
+from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.io import read_labels, read_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ka2er_training.changes import CaseChange
+    from ka2er_training.evaluate import LabelledCase, Row
+    from ka2er_training.scoring import System
+    from ka2er_training.workspace import Workspace
+    from napari_ka2er.core.volume import Volume
+    from napari_ka2er.model.config import Mode
+
+    Progress = Callable[[float, str], None]
+    Cancelled = Callable[[], bool]
+
+
+def diff_versions(
+    workspace: Workspace,
+    first: str,
+    second: str,
+    *,
+    n_cases: int = 2,
+    mode: Mode = "sparse",
+    device: str = "cpu",
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> dict[str, Any]:
+    """Compare two versions on the hold-out of every task that both know.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Its ``reports`` get a folder ``diff-FIRST-SECOND-MODE`` with ``diff.json`` and pictures of
+        the cases that changed most.
+    first, second : str
+        Versions; the second is the later one, "after".
+    n_cases : int
+        Of each task are shown.
+    mode, device : str
+        How students work.
+    progress, cancelled : callable, optional
+        Told the share done and what is being done; asked before every case.
+
+    Returns
+    -------
+    dict
+        Plain data: ``labels`` (see `label_changes`), ``cases`` (all, most changed first),
+        ``pictures`` (paths), ``table`` (text).
+
+    Raises
+    ------
+    UserError
+        If a version is missing, they share no task, or nothing is held out.
+    CancelledError
+        If `cancelled` says so; what was evaluated is kept.
+    """
+    systems = [
+        student_system(student_folder(workspace, name), mode, device) for name in (first, second)
+    ]
+    names = [t for t in workspace.tasks if all(t in system.tasks for system in systems)]
+    sides: list[list[Row]] = []
+    for i, system in enumerate(systems):
+        part = part_of(progress, 0.45 * i, 0.45)
+        sides.append(_rows(workspace, system, names, part, cancelled))
+    if not sides[0]:
+        raise UserError(f"held-out cases of tasks that {first} and {second} share", "none")
+    changes = case_changes(*sides)
+    chosen = most_changed(changes, n_cases)
+    out = workspace.folder / "reports" / f"diff-{first}-{second}-{mode}"
+    part = part_of(progress, 0.9, 0.1)
+    pictures = write_pictures(workspace, systems, chosen, out, progress=part, cancelled=cancelled)
+    labels = label_changes(sides[0], sides[1], workspace.settings.gate)
+    result = {
+        "first": first,
+        "second": second,
+        "mode": mode,
+        "labels": labels,
+        "cases": [change.to_json() for change in changes],
+        "pictures": [picture.path for picture in pictures],
+        "table": change_table(labels),
+    }
+    write_json(out / "diff.json", result)
+    return result
+
+
+def _rows(
+    workspace: Workspace,
+    system: System,
+    tasks: Sequence[str],
+    progress: Progress | None,
+    cancelled: Cancelled | None,
+) -> list[Row]:
+    rows = []
+    for i, task in enumerate(tasks):
+        part = part_of(progress, i / len(tasks), 1 / len(tasks))
+        rows += rows_of(workspace, system, task, progress=part, cancelled=cancelled)
+    return rows
+
+
+def write_pictures(
+    workspace: Workspace,
+    systems: Sequence[System],
+    changes: Sequence[CaseChange],
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
+) -> list[Picture]:
+    """Segment hold-out cases with two students and write them beside the truth.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Whose hold-out.
+    systems : pair of System
+        Before and after, `ka2er_training.scoring.student_system`.
+    changes : sequence of CaseChange
+        Which cases.
+    out : Path
+        Folder for the PNG files; made if missing.
+    progress, cancelled : callable, optional
+        Told the share done; asked before every case.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for i, change in enumerate(changes):
+        if cancelled is not None and cancelled():
+            raise CancelledError
+        if progress is not None:
+            progress(i / len(changes), f"picture of {change.case}")
+        case = next(c for c in holdout_of(workspace, change.task) if c.name == change.case)
+        path = out / f"{change.task}-{re.sub(r'[^A-Za-z0-9_.-]', '_', change.case)}.png"
+        volume = read_volume(case.image)
+        write_comparison(path, volume, _maps(case, volume, systems), case.task, f"{change}")
+        pictures.append(Picture(f"{change}", str(path)))
+    return pictures
+
+
+def _maps(case: LabelledCase, volume: Volume, systems: Sequence[System]) -> dict[str, NDArray[Any]]:
+    before, after = (system.segmenter.segment(volume, case.task) for system in systems)
+    truth, geometry = read_labels(case.labels)
+    truth = np.where(np.isin(truth, case.task.values), truth, 0)
+    return {
+        "before": before,
+        "after": after,
+        "truth": on_lattice(truth, geometry, volume.geometry),
+    }
