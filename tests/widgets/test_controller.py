@@ -1,34 +1,36 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from tests.widgets.conftest import settle
 
-from napari_ka2er.core.io import read_labels
+from napari_ka2er.core.io import read_labels, write_volume
 from napari_ka2er.core.package import check_package
+from napari_ka2er.core.review import Status
 from napari_ka2er.core.sessions import replay
+from napari_ka2er.core.task import Label
+from napari_ka2er.core.tools import Grow, KeepLargest
 from napari_ka2er.widgets.jobs import Choice
-from napari_ka2er.widgets.session_view import Tool
+from napari_ka2er.widgets.tools import Tool
+
+AT = np.array((6, 20, 15))  # a voxel in the ellipsoid
 
 
-def idle(controller, qtbot):
-    """Wait until nothing runs and nothing waits to be answered."""
-    qtbot.wait(20)
-    qtbot.waitUntil(
-        lambda: (
-            not controller.work and not controller._timer.isActive() and not controller.is_saving
-        ),
-        timeout=60_000,
-    )
-    qtbot.wait(20)
-
-
-def middle(controller):
-    return np.array(controller.session.volume.shape) / 2 - 0.5
+def stroke(controller, qtbot, *centres, size=1):
+    """Paint as napari does from press to release."""
+    labels = controller.view.labels
+    labels.brush_size = size
+    with labels.block_history():
+        for centre in centres:
+            labels.paint(centre, int(labels.selected_label))
+    settle(controller, qtbot)
 
 
 def test_our_layers_lie_on_the_image_and_the_image_stays_as_it_was(started, viewer, small):
     image = viewer.layers["scan"]
-    for layer in (started.view.labels, started.view.points):
+    for layer in (started.view.labels, started.view.points, started.view.shapes):
         index = (3, 7, 11)
         np.testing.assert_allclose(layer.data_to_world(index), image.data_to_world(index))
     np.testing.assert_array_equal(image.data, small.data)
@@ -38,172 +40,305 @@ def test_our_layers_lie_on_the_image_and_the_image_stays_as_it_was(started, view
 
 def test_a_segmentation_is_shown_and_undone_as_one_step(started, qtbot, failures):
     started.segment()
-    idle(started, qtbot)
+    assert started.work == "segmenting"
+    assert started.is_long
+    settle(started, qtbot)
     assert not failures
     mask = started.session.mask
     assert mask.any()
     np.testing.assert_array_equal(started.view.labels.data, mask)
     started.undo()
+    settle(started, qtbot)
     assert not started.view.labels.data.any()
     started.redo()
+    settle(started, qtbot)
     np.testing.assert_array_equal(started.view.labels.data, started.session.mask)
     assert started.view.labels.data.any()
+
+
+def test_one_label_is_segmented_beside_the_others(started, qtbot, failures):
+    started.segment()
+    settle(started, qtbot)
+    found = started.session.mask.copy()
+    assert (found == 1).any()
+    started.undo()
+    started.set_label(2)
+    stroke(started, qtbot, AT, size=3)
+    painted = started.session.mask.copy()
+    started.set_label(1)
+    started.segment_label()
+    settle(started, qtbot)
+    assert not failures
+    expected = painted.copy()
+    expected[(found == 1) & (painted == 0)] = 1
+    np.testing.assert_array_equal(started.session.mask, expected)
 
 
 def test_a_click_is_answered_in_world_coordinates_and_undone_with_its_answer(
     started, qtbot, failures
 ):
-    at = middle(started)
-    started.view.points.add(at)
-    idle(started, qtbot)
+    started.view.points.add(AT)
+    settle(started, qtbot)
     assert not failures
     [prompt] = started.session.prompts(1).values()
-    np.testing.assert_allclose(prompt.position_mm, started.session.volume.geometry.to_world(at))
-    assert started.session.mask[tuple(at.astype(int))] == started.label
+    np.testing.assert_allclose(prompt.position_mm, started.session.volume.geometry.to_world(AT))
+    assert started.session.mask[tuple(AT)] == started.label
     np.testing.assert_array_equal(started.view.labels.data, started.session.mask)
     started.undo()
-    idle(started, qtbot)
+    settle(started, qtbot)
     assert not started.view.labels.data.any()
     assert len(started.view.points.data) == 0
     started.redo()
-    idle(started, qtbot)
+    settle(started, qtbot)
     assert started.view.labels.data.any()
-    np.testing.assert_allclose(started.view.points.data, [at])
-
-
-def test_a_negative_click_looks_different_and_is_sent_as_negative(started, qtbot, failures):
-    started.view.points.add(middle(started))
-    started.view.set_tool(Tool.NEGATIVE)
-    started.view.points.add(middle(started) + np.array((0, 6, 0)))
-    idle(started, qtbot)
-    assert not failures
-    assert [p.positive for p in started.session.prompts(1).values()] == [True, False]
-    first, second = started.view.points.face_color
-    assert not np.allclose(first, second)
-    assert len(set(map(str, started.view.points.symbol))) == 2
-    at = tuple((middle(started) + np.array((0, 6, 0))).round().astype(int))
-    assert started.session.mask[at] == 0
-
-
-def test_points_that_are_moved_or_deleted_change_their_prompts(started, qtbot, failures):
-    points = started.view.points
-    points.add(middle(started))
-    points.add(middle(started) + np.array((0, 4, 0)))
-    idle(started, qtbot)
-    points.data = points.data + np.array([[0, 0, 0], [0, 0, 2]])  # as napari tells of a drag
-    idle(started, qtbot)
-    positions = [p.position_mm for p in started.session.prompts(1).values()]
-    index = started.session.volume.geometry.to_index(positions)
-    np.testing.assert_allclose(index[1], middle(started) + np.array((0, 4, 2)), atol=1e-6)
-    points.selected_data = {0}
-    points.remove_selected()
-    idle(started, qtbot)
-    assert not failures
-    assert len(started.session.prompts(1)) == 1
-    np.testing.assert_allclose(points.data, [middle(started) + np.array((0, 4, 2))])
-    points.selected_data = {0}
-    points.remove_selected()
-    idle(started, qtbot)
-    assert not started.session.mask.any(), "with its last point the object's result goes"
-
-
-def test_a_click_beside_the_volume_is_refused_and_drawn_away(started, qtbot, failures):
-    started.view.points.add((-20.0, 0.0, 0.0))
-    idle(started, qtbot)
-    assert len(failures) == 1
-    assert "inside the volume" in failures[0]
-    assert len(started.view.points.data) == 0
-    assert not started.session.state.objects
+    np.testing.assert_allclose(started.view.points.data, [AT])
 
 
 def test_clicks_on_two_labels_in_quick_succession_are_both_answered(started, qtbot, failures):
-    started.view.points.add(middle(started))
+    started.view.points.add(AT)
     started.set_label(2)
-    started.view.points.add(middle(started) + np.array((0, 12, 0)))
-    idle(started, qtbot)
+    started.view.points.add(AT + np.array((0, 12, 0)))
+    settle(started, qtbot)
     assert not failures
     assert {1, 2} <= set(np.unique(started.session.mask))
+
+
+def test_a_click_while_another_is_answered_voids_the_older_answer(started, qtbot, failures):
+    """All prompts are in the answer that counts; none is written for fewer of them."""
+    started.view.points.add(AT)
+    qtbot.waitUntil(lambda: started.work == "answering", timeout=5000)
+    started.view.points.add(AT + np.array((0, 3, 0)))
+    settle(started, qtbot)
+    assert not failures
+    assert len(started.session.prompts(1)) == 2
+    assert not started._queue.is_waiting
+    replayed = replay(started._started.folder)
+    edits = [c for c in replayed.state.history.newest_first() if hasattr(c, "delta")]
+    assert [edit.object_number for edit in edits] == [1], "the first answer came too late"
 
 
 def test_a_stroke_is_one_step_of_the_same_history(started, qtbot):
     labels = started.view.labels
     n_before = started.session.state.history.n_done
-    started.view.set_tool(Tool.BRUSH)
+    started.set_tool(Tool.BRUSH)
     labels.n_edit_dimensions = 3
-    with labels.block_history():  # as napari does from press to release
-        labels.paint((5, 10, 10), 1)
-        labels.paint((5, 14, 10), 1)
+    stroke(started, qtbot, (5, 10, 10), (5, 14, 10))
     assert started.session.state.history.n_done == n_before + 1
     np.testing.assert_array_equal(labels.data, started.session.mask)
     n_painted = np.count_nonzero(labels.data)
-    assert n_painted
+    assert n_painted == 2
     started.undo()
+    settle(started, qtbot)
     assert not labels.data.any()
     started.redo()
+    settle(started, qtbot)
     assert np.count_nonzero(labels.data) == n_painted
 
 
-def test_a_stroke_with_a_value_that_is_no_label_is_refused(started, failures):
+def test_naparis_own_undo_is_the_sessions(started, qtbot):
+    """Whoever calls it: the key, the menu or a script."""
+    started.view.bind({})  # without the widget, nothing is bound ...
+    stroke(started, qtbot, (5, 10, 10))
+    started.view.points.add(AT)
+    settle(started, qtbot)
+    from napari_ka2er.widgets.session_view import REDO, UNDO
+
+    started.view.bind({UNDO: started.undo, REDO: started.redo})  # ... with it, the session's are
+    started.view.labels.undo()
+    settle(started, qtbot)
+    assert len(started.view.points.data) == 0, "the newest step was the click"
+    assert np.count_nonzero(started.session.mask) == 1
+    started.view.labels.undo()
+    settle(started, qtbot)
+    assert not started.view.labels.data.any()
+    started.view.labels.redo()
+    settle(started, qtbot)
+    np.testing.assert_array_equal(started.view.labels.data, started.session.mask)
+    assert np.count_nonzero(started.session.mask) == 1
+
+
+def test_fifty_steps_of_all_kinds_go_back_and_forth(started, qtbot):
+    for n in range(40):
+        stroke(started, qtbot, (n % 12, 2 + n % 30, 3))
+    for n in range(5):
+        started.view.points.add(AT + np.array((0, n, n)))
+        settle(started, qtbot)
+    started.run_tool(Grow(1, mm=2.0))
+    started.segment()
+    for n in range(4):
+        stroke(started, qtbot, (1, 30, 20 + n), size=3)
+    settle(started, qtbot)
+    done = started.session.mask.copy()
+    n_steps = started.session.state.history.n_done
+    assert n_steps >= 50
+    for _ in range(n_steps):
+        started.undo()
+    settle(started, qtbot)
+    assert not started.session.mask.any()
+    assert not started.view.labels.data.any()
+    for _ in range(n_steps):
+        started.redo()
+    settle(started, qtbot)
+    np.testing.assert_array_equal(started.session.mask, done)
+    np.testing.assert_array_equal(started.view.labels.data, done)
+
+
+def test_a_stroke_with_a_value_that_is_no_label_is_refused(started, qtbot, failures):
     started.view.labels.paint((5, 10, 10), 77)
+    settle(started, qtbot)
     assert len(failures) == 1
     assert not started.view.labels.data.any()
     assert not started.session.mask.any()
 
 
-def test_keys_of_our_layers_undo_in_our_history(started):
-    labels = started.view.labels
-    started.view.bind({"Control-Z": started.undo})
-    labels.paint((5, 10, 10), 1)
-    labels.keymap[next(key for key in labels.keymap if "Z" in str(key))](labels)
-    assert not started.session.mask.any()
+def test_a_stroke_keeps_within_intensities_and_off_other_labels(started, qtbot, small):
+    low, high = 3.0, 6.0
+    started.set_brush_limits(intensity_range=(low, high))
+    stroke(started, qtbot, AT, size=15)
+    inside = (small.data >= low) & (small.data <= high)
+    first = started.session.mask.copy()
+    assert first.any()
+    assert not (first.astype(bool) & ~inside).any()
+    np.testing.assert_array_equal(started.view.labels.data, first)
+    started.set_brush_limits(only_over=0)
+    started.set_label(2)
+    stroke(started, qtbot, AT, size=15)
+    assert (started.session.mask[first == 1] == 1).all()
+    assert (started.session.mask == 2).any()
 
 
-def test_layers_that_were_removed_come_back_with_everything(started, viewer, qtbot):
-    started.view.points.add(middle(started))
-    idle(started, qtbot)
-    mask = started.session.mask.copy()
-    viewer.layers.remove(started.view.labels)
-    viewer.layers.remove(started.view.points)
-    assert not started.view.is_complete
+def test_a_locked_label_is_not_painted_over_and_the_screen_shows_so(started, qtbot):
+    stroke(started, qtbot, AT, size=5)
+    started.set_locked(1, True)
+    started.set_label(2)
+    stroke(started, qtbot, AT, size=3)
+    assert set(np.unique(started.session.mask)) == {0, 1}
+    np.testing.assert_array_equal(started.view.labels.data, started.session.mask)
+
+
+def test_a_tool_is_one_step_with_what_was_asked_for(started, qtbot, failures):
+    stroke(started, qtbot, AT, size=5)
+    stroke(started, qtbot, (1, 3, 3))
+    started.run_tool(KeepLargest(1))
+    assert started.work == "tool"
+    settle(started, qtbot)
+    assert not failures
+    assert started.session.mask[1, 3, 3] == 0
+    edit = started.session.state.history.last
+    assert (edit.source, edit.detail) == ("tool", {"tool": "keep-largest", "label": 1})
     started.undo()
-    started.redo()
-    started.show_layers()
-    assert started.view.is_complete
-    idle(started, qtbot)
-    np.testing.assert_array_equal(started.view.labels.data, mask)
-    assert len(started.view.points.data) == 1
-    started.view.labels.paint((5, 2, 2), 1)
-    assert started.session.mask[5, 2, 2] == 1
+    settle(started, qtbot)
+    assert started.session.mask[1, 3, 3] == 1
 
 
-def test_labels_and_package_are_written_in_the_volumes_place(started, qtbot, tmp_path, failures):
-    started.view.labels.paint((5, 10, 10), 2)
+def test_a_tool_without_anything_to_work_on_tells_so(started, qtbot, failures):
+    started.run_tool(KeepLargest(1))
+    settle(started, qtbot)
+    assert len(failures) == 1
+    assert started.work == ""
+
+
+def test_a_label_is_added_colored_hidden_locked_and_given_a_status(started, qtbot, failures):
+    started.define_label(Label(300, "new", "#123456"))
+    started.set_status(1, Status.FLAGGED)
+    started.set_label_visible(1, False)
+    settle(started, qtbot)
+    assert not failures
+    started.set_label(300)
+    stroke(started, qtbot, AT)
+    labels = started.view.labels
+    assert started.session.mask[tuple(AT)] == 300, "the map grew wide enough"
+    assert labels.data[tuple(AT)] == 300
+    np.testing.assert_allclose(labels.get_color(300), (18 / 255, 52 / 255, 86 / 255, 1), atol=1e-3)
+    assert labels.get_color(1)[3] == 0
+    assert labels.get_color(2)[3] == 1
+    assert started.session.state.statuses[1] == Status.FLAGGED
+    started.view.points.add(AT + np.array((0, 2, 2)))  # the student does not know this label
+    settle(started, qtbot)
+    assert not failures
+    assert started.session.mask[tuple(AT + np.array((0, 2, 2)))] == 300
+
+
+def test_changes_are_told_once_in_a_turn_of_the_event_loop(started, qtbot):
+    told = []
+    started.changed.connect(lambda: told.append(1))
+    for value in (1, 2, 1, 2, 1):
+        started.set_label(value)
+    assert told == []
+    qtbot.wait(20)
+    assert told == [1]
+
+
+def test_labels_sizes_and_package_are_written_in_the_volumes_place(
+    started, qtbot, tmp_path, failures
+):
+    started.set_label(2)
+    stroke(started, qtbot, (5, 10, 10), (5, 11, 10), (5, 12, 10))
     started.save_labels(tmp_path / "labels.nii.gz")
-    idle(started, qtbot)
+    started.write_volumes(tmp_path / "sizes.json")
+    started.review(True)
+    started.export(tmp_path / "Dataset001_one", reviewer="ann", patient="p7")
+    assert started.is_saving
+    settle(started, qtbot)
+    assert not failures
     labels, geometry = read_labels(tmp_path / "labels.nii.gz")
     np.testing.assert_array_equal(labels, started.session.mask)
     assert geometry.is_close(started.session.volume.geometry)
-    started.review(True)
-    started.export(tmp_path / "Dataset001_one")
-    idle(started, qtbot)
-    assert not failures
+    sizes = json.loads((tmp_path / "sizes.json").read_text())["labels"]
+    assert sizes == {"a": 0.0, "b": pytest.approx(3 * 3.0 * 2.1 * 2.7 / 1000, abs=1e-3)}
     assert check_package(tmp_path / "Dataset001_one") == []
+    line = json.loads((tmp_path / "Dataset001_one" / "corrections.jsonl").read_text())
+    assert (line["reviewer"], line["patient"]) == ("ann", "p7")
+
+
+def test_several_sessions_go_into_one_package(
+    started, viewer, small, begin, qtbot, tmp_path, failures
+):
+    other = np.array(small.data) + 1
+    volume = type(small)(other, small.affine, name="other")
+    write_volume(tmp_path / "other.nii.gz", volume)
+    from napari_ka2er._reader import get_reader
+
+    [(data, attributes, _)] = get_reader(str(tmp_path / "other.nii.gz"))(
+        str(tmp_path / "other.nii.gz")
+    )
+    first = started._started.folder
+    session = started.session
+    source = tmp_path / "scan.nii.gz"
+    write_volume(source, session.volume)
+    header = json.loads((first / "session.json").read_text())
+    header["volume"]["source"] = str(source)
+    (first / "session.json").write_text(json.dumps(header))
+    stroke(started, qtbot, AT)
+    started.review(True)
+    settle(started, qtbot)
+    layer = viewer.add_image(data, **attributes)
+    begin(started, layer)
+    stroke(started, qtbot, AT)
+    started.mark_slice_reviewed(True)
+    started.export(tmp_path / "Dataset001_two", more_sessions=[first])
+    settle(started, qtbot)
+    assert not failures
+    assert check_package(tmp_path / "Dataset001_two") == []
+    assert len(list((tmp_path / "Dataset001_two" / "labelsTr").iterdir())) == 2
 
 
 def test_an_unreviewed_volume_is_not_exported_and_the_remedy_is_told(
     started, qtbot, tmp_path, failures
 ):
     started.export(tmp_path / "Dataset001_one")
-    idle(started, qtbot)
+    settle(started, qtbot)
     assert "reviewed" in failures[0]
     assert not (tmp_path / "Dataset001_one").exists()
 
 
 def test_the_log_replays_to_the_same_mask(started, qtbot):
-    started.view.points.add(middle(started))
-    idle(started, qtbot)
-    started.view.labels.paint((5, 10, 10), 2)
+    started.view.points.add(AT)
+    settle(started, qtbot)
+    started.set_label(2)
+    stroke(started, qtbot, (5, 10, 10))
     started.undo()
+    settle(started, qtbot)
     np.testing.assert_array_equal(replay(started._started.folder).mask, started.session.mask)
 
 
@@ -212,10 +347,23 @@ def test_a_cancelled_segmentation_leaves_nothing(started, qtbot):
     started.told.connect(told.append)
     started.segment()
     started.cancel()
-    idle(started, qtbot)
+    settle(started, qtbot)
     assert any("Stopped" in text for text in told)
     assert not started.session.mask.any()
     assert started.session.state.history.n_done == 0
+
+
+def test_an_answer_that_comes_after_finish_is_written_nowhere(started, qtbot, failures):
+    started.view.points.add(AT)
+    qtbot.waitUntil(lambda: started.work == "answering", timeout=5000)
+    session, folder = started.session, started._started.folder
+    started.finish()
+    qtbot.waitUntil(lambda: not started._runner.is_busy, timeout=30_000)
+    settle(started, qtbot)
+    assert not failures
+    assert started.session is None
+    assert not session.mask.any()
+    assert not replay(folder).mask.any()
 
 
 @pytest.mark.parametrize("task", ["nonsense", "one"])
@@ -225,17 +373,47 @@ def test_what_cannot_start_is_told_and_what_was_there_stays(
     before = started.session
     image = viewer.add_image(np.zeros((4, 4, 4, 4)), name="film")
     layer = image if task == "one" else viewer.layers["scan"]
-    started.start(layer, Choice(student_folder, task, "distilled"))
-    idle(started, qtbot)
+    started.start(layer, Choice(student_folder, task, "distilled", "cpu"))
+    settle(started, qtbot)
     assert len(failures) == 1
     assert started.session is before
+    stroke(started, qtbot, AT)
+    assert started.session.mask.any(), "it can still be worked on"
 
 
 def test_without_a_session_nothing_raises_and_the_remedy_is_told(controller, failures, tmp_path):
-    controller.segment()
-    controller.undo()
-    controller.review(True)
-    controller.save_labels(tmp_path / "x.nii")
-    controller.new_object()
-    assert len(failures) == 5
+    calls = (
+        controller.segment,
+        controller.segment_label,
+        controller.undo,
+        controller.show_uncertainty,
+        controller.show_expert_map,
+        controller.next_uncertain_slice,
+        controller.new_object,
+        controller.accept,
+        lambda: controller.review(True),
+        lambda: controller.mark_slice_reviewed(True),
+        lambda: controller.save_labels(tmp_path / "x.nii"),
+        lambda: controller.write_volumes(tmp_path / "x.json"),
+        lambda: controller.export(tmp_path / "x"),
+        lambda: controller.run_tool(KeepLargest(1)),
+        lambda: controller.set_status(1, Status.DONE),
+        lambda: controller.set_locked(1, True),
+    )
+    for call in calls:
+        call()
+    assert len(failures) == len(calls)
     assert all("Start" in text for text in failures)
+    controller.finish()
+    controller.cancel()
+    controller.show_layers()
+
+
+def test_closing_while_something_runs_keeps_what_was_committed(started, qtbot, new_controller):
+    stroke(started, qtbot, AT)
+    folder = started._started.folder
+    started.segment()
+    started.close()
+    started.close()
+    qtbot.wait(50)
+    assert np.count_nonzero(replay(folder).mask) == 1

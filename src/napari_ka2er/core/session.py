@@ -91,6 +91,20 @@ class Session(EditableLabels):
             delta = self.prepare(found[0], found[2]).delta
             self._commit(Edit(delta, "prompt", owner, joins=True))
 
+    def delete_object(self, number: int) -> None:
+        """Take an object away with its prompts and results, as one step."""
+        target = self._object(number)
+        found = contribution(self._state.mask, self._state.history.newest_first(), number)
+        joins = False
+        for key, prompt in self.prompts(number).items():
+            self._commit(PromptChange(number, key, prompt, None, joins))
+            joins = True
+        if found is not None:
+            delta = self.prepare(found[0], found[2]).delta
+            self._commit(Edit(delta, "prompt", number, joins))
+            joins = True
+        self._commit(ObjectChange(target, added=False, joins=joins))
+
     def request(self, object_number: int) -> PromptRequest | None:
         """Return what to ask the mask decoder for, or None if the object's mask is up to date.
 

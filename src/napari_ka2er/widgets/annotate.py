@@ -68,7 +68,7 @@ class AnnotateWidget(QWidget):
         layout.addWidget(self.message)
         self.setMinimumWidth(300)
 
-    def _keys(self) -> dict[Any, Callable[[], None]]:
+    def _keys(self) -> dict[Any, Callable[[], object]]:
         controller = self.controller
         return {
             UNDO: controller.undo,

@@ -1,7 +1,7 @@
 """What takes longer than a window may wait: each function returns a job for the runner.
 
-Nothing here touches Qt or a layer.  The model is imported inside the jobs, so that opening the
-widget does not wait for torch.
+Nothing here touches Qt or a layer.  The model runs in a process of its own: the window's process
+never imports torch.
 """
 
 from __future__ import annotations
@@ -14,90 +14,177 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ka2er.core.correction import correction_of, export_package
-from napari_ka2er.core.errors import CancelledError
-from napari_ka2er.core.io import write_labels
-from napari_ka2er.core.sessions import create_session, replay
+from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.sessions import create_session, restore_session
+from napari_ka2er.core.student_card import StudentCard, read_student_card
+from napari_ka2er.widgets.prompt_queue import Answer
+from napari_ka2er.widgets.services import Choice as Choice
 
 if TYPE_CHECKING:
-    from napari_ka2er.core.objects import PromptRequest
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.editable import PreparedEdit
+    from napari_ka2er.core.edits import Labels
     from napari_ka2er.core.session import Session
     from napari_ka2er.core.task import Task
-    from napari_ka2er.core.volume import Volume
-    from napari_ka2er.model.predictor import Predictor
-    from napari_ka2er.model.prompting import PromptResult
+    from napari_ka2er.model.service import PredictorService
+    from napari_ka2er.widgets.desk import SessionDesk
     from napari_ka2er.widgets.layers import Source
-    from napari_ka2er.widgets.runner import Job
+    from napari_ka2er.widgets.prompt_queue import PromptQueue
+    from napari_ka2er.widgets.runner import IsCancelled, Job, Report
+    from napari_ka2er.widgets.services import Services
 
-Report = Callable[[float, str], None]
-IsCancelled = Callable[[], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What to work with: a student's folder, one of its tasks, and a mode."""
-
-    student: Path
-    task: str
-    mode: str
+# A job for the model's process: it is ready, and has the volume.
+ModelJob = Callable[["PredictorService", "Report", "IsCancelled"], object]
+WHOLE = (slice(None), slice(None), slice(None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Started:
-    """A session that has begun: its folder, and where its layers belong."""
+    """A session that has begun, with what, in which folder, and a copy of its mask to show.
+
+    `task` is the student's own, without labels that were added in the session.
+    """
 
     session: Session
-    predictor: Predictor
+    choice: Choice
+    card: StudentCard
+    task: Task
     folder: Path
-    place: dict[str, Any]
+    shown: Labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """What the student made of an object's prompts."""
+class Segmented:
+    """An automatic result, compared with the mask and packed; or that of one label only."""
 
-    request: PromptRequest
-    result: PromptResult
+    labels: NDArray[Any]
+    seconds: float
+    edit: PreparedEdit | None = None
+    only: int | None = None
+
+    def commit(self, session: Session) -> bool:
+        """Write the result; return whether anything changed.  For the session's thread."""
+        if self.edit is not None:
+            return session.commit(self.edit, "automatic")
+        value = self.only or 0
+        wanted = np.array(session.mask)
+        wanted[wanted == value] = 0
+        wanted[(self.labels == value) & (wanted == 0)] = value
+        # No "automatic" result: what was corrected of other labels still counts as corrected.
+        return session.write(WHOLE, wanted, "tool", {"tool": "segment", "label": value})
 
 
-def starting(source: Source, choice: Choice, parent: Path) -> Job:
-    """Return the job that reads the volume, loads the student and begins a session in `parent`."""
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """How much of the volume is encoded, and whether a step was made."""
+
+    n_windows: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Uncertainty:
+    """How unsure the student is of each voxel, and the mean of each slice across each axis."""
+
+    values: NDArray[np.float16]
+    slices: tuple[NDArray[np.float64], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExpertMap:
+    """How much each expert was trusted, by name, shape (Z, Y, X) each."""
+
+    names: tuple[str, ...]
+    values: NDArray[np.float16]
+
+
+def starting(
+    source: Source, choice: Choice, parent: Path, services: Services, restored: Path | None = None
+) -> Job:
+    """Return the job that reads the volume, loads the student and begins a session in `parent`.
+
+    With `restored`, the session in that folder is continued instead, with the task it has.
+    """
 
     def job(report: Report, is_cancelled: IsCancelled) -> Started:
-        report(0.0, "reading the volume")
+        report(0.0, "starting the student")
+        card = read_student_card(choice.student)
+        services.begin(choice)  # loads while the volume is read
+        report(0.1, "reading the volume")
         volume = source.read()
         _go_on(is_cancelled)
-        report(0.2, "loading the student")
-        predictor = _predictor(choice, volume)
-        _go_on(is_cancelled)
-        report(0.7, "opening the session")
-        folder = parent / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-        task = predictor.entry(choice.task).task
-        session = create_session(folder, volume, task, source=source.path)
-        session.set_student(str(predictor.loaded.card.get("version", "")), choice.mode)
-        return Started(session, predictor, folder, source.place)
+        report(0.4, "opening the session")
+        folder = restored or parent / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+        if restored:
+            session = restore_session(folder, volume)
+        else:
+            task = task_of(card, choice.task)
+            session = create_session(folder, volume, task, source=source.path)
+        try:
+            return _started(session, choice, card, folder, services, report, is_cancelled)
+        except BaseException:
+            session.close()
+            raise
 
     return job
 
 
-def segmenting(session: Session, predictor: Predictor) -> Job:
-    """Return the job that segments all labels of the task; its result is ready to be committed."""
+def _started(
+    session: Session,
+    choice: Choice,
+    card: StudentCard,
+    folder: Path,
+    services: Services,
+    report: Report,
+    is_cancelled: IsCancelled,
+) -> Started:
+    """Wait for the student; note in the session that it is at work."""
+    task = task_of(card, session.task.name)
+    report(0.6, "loading the student")
+    services.ready(choice, session.volume, lambda share, what: None, is_cancelled)
+    _go_on(is_cancelled)
+    known = session.state.student
+    if known is None or (known.version, known.mode) != (card.version, choice.mode):
+        session.set_student(card.version, choice.mode)
+    chosen = replace(choice, task=task.name)
+    return Started(session, chosen, card, task, folder, np.array(session.mask))
+
+
+def modelling(started: Started, services: Services, act: ModelJob) -> Job:
+    """Return the job that lets the model's process do something with the session's volume."""
+    volume = started.session.volume
 
     def job(report: Report, is_cancelled: IsCancelled) -> object:
-        found = predictor.segment(session.task.name, progress=report, cancelled=is_cancelled)
-        whole = (slice(None), slice(None), slice(None))
-        return session.prepare(whole, found.labels)
+        service = services.ready(started.choice, volume, report, is_cancelled)
+        _go_on(is_cancelled)
+        return act(service, report, is_cancelled)
 
     return job
 
 
-def answering(task: Task, predictor: Predictor, request: PromptRequest) -> Job:
-    """Return the job that answers an object's prompts."""
+def segmenting(session: Session, only: int | None = None) -> ModelJob:
+    """Return what segments all labels of the task, or one; the result is ready to be committed."""
 
-    def job(report: Report, is_cancelled: IsCancelled) -> Answer:
-        result = predictor.prompt(
+    def act(service: PredictorService, report: Report, is_cancelled: IsCancelled) -> Segmented:
+        found = service.segment(session.task.name, progress=report, cancelled=is_cancelled)
+        edit = session.prepare(WHOLE, found.labels) if only is None else None
+        return Segmented(found.labels, float(found.seconds), edit, only)
+
+    return act
+
+
+def answering(desk: SessionDesk, queue: PromptQueue, task: Task) -> ModelJob:
+    """Return what answers the object that waits and was changed last; None if none waits."""
+
+    def act(service: PredictorService, report: Report, is_cancelled: IsCancelled) -> Answer | None:
+        request = desk.ask(queue.next_request)
+        if request is None:
+            return None
+        label = request.object.label
+        result = service.prompt(
             task.name,
-            request.object.label,
+            label if label in task.values else None,  # one that was added here: any structure
             request.prompts,
             request.previous(),
             progress=report,
@@ -105,45 +192,58 @@ def answering(task: Task, predictor: Predictor, request: PromptRequest) -> Job:
         )
         return Answer(request, result)
 
-    return job
+    return act
 
 
-def saving(path: Path, session: Session) -> Job:
-    """Return the job that writes the labels as they are now, in the volume's own geometry."""
-    labels, volume, task = np.array(session.mask), session.volume, session.task
+def filling(task: str, around_mm: tuple[float, float, float] | None) -> ModelJob:
+    """Return what encodes one window more, near a place."""
 
-    def job(report: Report, is_cancelled: IsCancelled) -> str:
-        write_labels(path, labels, volume, task)
-        return f"Labels saved as {path}."
+    def act(service: PredictorService, report: Report, is_cancelled: IsCancelled) -> Filled:
+        made = service.fill(task, around_mm, max_windows=1, cancelled=is_cancelled)
+        return Filled(made, float(service.filled_share(task)))
 
-    return job
+    return act
 
 
-def exporting(path: Path, folder: Path, volume: Volume) -> Job:
-    """Return the job that writes what a session's log holds as a package.
+def doubting(task: str) -> ModelJob:
+    """Return what finds out how unsure the student is."""
 
-    The session is read from its log: counting what was changed takes too long for the window, and
-    the live session must not be read while it is edited.
+    def act(service: PredictorService, report: Report, is_cancelled: IsCancelled) -> Uncertainty:
+        service.segment(task, progress=report, cancelled=is_cancelled)
+        report(1.0, "uncertainty")
+        values = service.uncertainty(task)
+        axes = ((1, 2), (0, 2), (0, 1))
+        slices = tuple(values.mean(axis=others, dtype=np.float64) for others in axes)
+        return Uncertainty(values.astype(np.float16), slices)
+
+    return act
+
+
+def trusting(task: str) -> ModelJob:
+    """Return what finds out how much each expert was trusted."""
+
+    def act(service: PredictorService, report: Report, is_cancelled: IsCancelled) -> ExpertMap:
+        service.segment(task, progress=report, cancelled=is_cancelled)
+        report(1.0, "expert map")
+        names, values = service.expert_map(task)
+        return ExpertMap(tuple(names), np.asarray(values, dtype=np.float16))
+
+    return act
+
+
+def task_of(card: StudentCard, name: str) -> Task:
+    """Return a student's task.
+
+    Raises
+    ------
+    UserError
+        If it has none of that name.
     """
-
-    def job(report: Report, is_cancelled: IsCancelled) -> str:
-        report(0.0, "reading the session")
-        correction = replace(correction_of(replay(folder)), volume=volume)
-        export_package(path, [correction], progress=report)
-        return f"Package written to {path}."
-
-    return job
-
-
-def _predictor(choice: Choice, volume: Volume) -> Predictor:
-    from napari_ka2er.model.checkpoint import load_student
-    from napari_ka2er.model.device import resolve_device
-    from napari_ka2er.model.predictor import Predictor
-
-    loaded = load_student(choice.student, resolve_device())
-    predictor = Predictor(loaded, choice.mode)  # type: ignore[arg-type]
-    predictor.set_volume(volume)
-    return predictor
+    for task in card.tasks:
+        if task.name == name:
+            return task
+    known = ", ".join(task.name for task in card.tasks)
+    raise UserError(f"a task of the student: {known}", repr(name), "choose another student")
 
 
 def _go_on(is_cancelled: IsCancelled) -> None:

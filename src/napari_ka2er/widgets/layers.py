@@ -7,24 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Labels, Points
+from napari.layers import Image, Labels, Points, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_ka2er._writer import affine_of
-from napari_ka2er.core.boxes import Region, explicit, union
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.volume import Volume
+from napari_ka2er.core.volume import Geometry, Volume
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
-    from napari_ka2er.core.session import Session
+    from napari_ka2er.core.edits import Labels as LabelMap
     from napari_ka2er.core.task import Task
 
 KEY = "napari_ka2er"
 POSITIVE, NEGATIVE = "#009E73", "#D55E00"
 # What puts a layer in its place: copied from the image, so that ours lie exactly on it.
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+# How far, in voxels, napari may draw a corner from where it is before we straighten the volume.
+STRAIGHT_VOXELS = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +45,12 @@ class Source:
     header : mapping
         What our reader kept of the file's header.
     place : mapping
-        The layer's transforms, as arguments of another layer.
+        Where our layers go, as arguments of a layer: the image's transforms, or for an oblique
+        volume its voxel axes.
+    is_oblique : bool
+        Whether the volume's axes are not the world's.  napari slices those along neither, and
+        takes clicks and strokes for other voxels than it shows, so that they are shown along
+        their own axes instead.
     path : Path, optional
         The file it was read from.
     """
@@ -52,6 +60,7 @@ class Source:
     name: str
     header: dict[str, Any]
     place: dict[str, Any]
+    is_oblique: bool
     path: Path | None
 
     def read(self) -> Volume:
@@ -73,70 +82,94 @@ def source_of(layer: Image) -> Source:
     place = {name: getattr(layer, name) for name in _PLACE}
     attributes = {**place, "affine": np.asarray(layer.affine)}
     path = layer.source.path
+    data = layer.data[0] if layer.multiscale else layer.data
+    lattice = Geometry(data.shape, affine_of(attributes, 3))
+    is_oblique = not is_straight(lattice)
     return Source(
-        data=layer.data[0] if layer.multiscale else layer.data,
-        affine=affine_of(attributes, 3),
+        data=data,
+        affine=lattice.affine,
         name=layer.name,
         header=layer.metadata.get(KEY, {}).get("header", {}),
-        place=place,
+        place=straightened(lattice) if is_oblique else place,
+        is_oblique=is_oblique,
         path=Path(path) if path else None,
     )
 
 
-def colormap_of(task: Task) -> DirectLabelColormap:
-    """Return the task's colours; background is clear."""
+def is_straight(lattice: Geometry) -> bool:
+    """Return whether a volume's axes are the world's, in order, so that napari shows it right."""
+    matrix = lattice.affine[:3, :3]
+    diagonal = np.diag(matrix)
+    if np.any(np.abs(diagonal) < 0.5 * np.array(lattice.spacing)):
+        return False
+    off_voxels = np.abs(matrix - np.diag(diagonal)) @ lattice.shape / np.abs(diagonal)
+    return bool(off_voxels.max() <= STRAIGHT_VOXELS)
+
+
+def straightened(lattice: Geometry) -> dict[str, Any]:
+    """Return the place of a volume laid along its own axes, in mm, each in its main direction."""
+    matrix = lattice.affine[:3, :3]
+    main = np.abs(matrix).argmax(axis=0)
+    signs = np.sign(matrix[main, range(3)])
+    scale = signs * np.array(lattice.spacing)
+    return {"affine": np.diag([*scale, 1.0]), "units": ("mm",) * 3, "axis_labels": ("z", "y", "x")}
+
+
+def colormap_of(task: Task, hidden: Collection[int] = ()) -> DirectLabelColormap:
+    """Return the task's colours; background and hidden labels are clear."""
     colors: dict[int | None, str] = {0: "transparent", None: "gray"}
     colors.update({label.value: label.color for label in task.labels})
+    colors.update(dict.fromkeys(hidden, "transparent"))
     return DirectLabelColormap(color_dict=colors)
 
 
-def labels_layer(session: Session, place: dict[str, Any]) -> Labels:
-    """Return a layer that shows a copy of a session's mask and can be painted on."""
+def labels_layer(volume: Volume, task: Task, shown: LabelMap, place: dict[str, Any]) -> Labels:
+    """Return a layer that shows `shown` itself, not a copy, and can be painted on."""
     layer = Labels(
-        np.array(session.mask),
-        name=f"{session.task.name} of {session.volume.name}",
-        colormap=colormap_of(session.task),
+        shown,
+        name=f"{task.name} of {volume.name}",
+        colormap=colormap_of(task),
         opacity=0.5,
-        metadata={KEY: {"header": session.volume.header}},
+        metadata={KEY: {"header": volume.header, "affine": volume.affine}},
         **place,
     )
     layer.brush_size = 5
     return layer
 
 
-def points_layer(session: Session, place: dict[str, Any]) -> Points:
+def points_layer(volume: Volume, place: dict[str, Any]) -> Points:
     """Return an empty layer for positive and negative points, in the volume's voxels."""
     return Points(
         np.empty((0, 3)),
-        name=f"points in {session.volume.name}",
-        size=max(2.0, min(session.volume.shape) / 40),
+        name=f"points in {volume.name}",
+        size=max(2.0, min(volume.shape) / 40),
         face_color=POSITIVE,
         border_color="white",
-        out_of_slice_display=True,
         ndim=3,
         **place,
     )
 
 
-def painted_box(atoms: Any, shape: tuple[int, int, int]) -> Region:
-    """Return the box (Z, Y, X) that a brush stroke touched; at worst the whole volume.
-
-    napari tells strokes as boxes since 0.8, as lists of voxels before.
-    """
-    boxes = [_box_of(atom, shape) for atom in atoms]
-    if not boxes:
-        return slice(0, 0), slice(0, 0), slice(0, 0)
-    total = boxes[0]
-    for box in boxes[1:]:
-        total = union(total, box)
-    return total
+def shapes_layer(volume: Volume, place: dict[str, Any]) -> Shapes:
+    """Return an empty layer for boxes, scribbles and lassos, in the volume's voxels."""
+    return Shapes(
+        name=f"boxes and scribbles in {volume.name}",
+        edge_color=POSITIVE,
+        face_color="transparent",
+        edge_width=max(0.5, min(volume.shape) / 100),
+        ndim=3,
+        **place,
+    )
 
 
-def _box_of(atom: Any, shape: tuple[int, int, int]) -> Region:
-    key = getattr(atom, "slice_key", None)
-    if key is None:
-        axes = [np.atleast_1d(np.asarray(axis)) for axis in atom[0]]
-        if len(axes) != 3 or not all(axis.size for axis in axes):
-            return explicit((slice(None),) * 3, shape)
-        key = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in axes)
-    return explicit(tuple(k if isinstance(k, slice) else slice(k, k + 1) for k in key), shape)
+def straight_image(volume: Volume, image: Image, place: dict[str, Any]) -> Image:
+    """Return a layer that shows an oblique volume along its own axes, in the image's colours."""
+    return Image(
+        volume.channels[0],
+        name=f"{volume.name}, along its own axes",
+        contrast_limits=image.contrast_limits,
+        colormap=image.colormap,
+        gamma=image.gamma,
+        metadata={KEY: {"header": volume.header, "affine": volume.affine}},
+        **place,
+    )

@@ -1,70 +1,115 @@
-"""Which object a point belongs to, and which objects' prompts are still to be answered."""
+"""Which object a prompt belongs to, and which objects' prompts are still to be answered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.objects import PromptRequest
-from napari_ka2er.core.prompts import Point
+from napari_ka2er.core.prompts import Prompt
 from napari_ka2er.core.session import Session
+
+if TYPE_CHECKING:
+    from napari_ka2er.model.answers import PromptResult
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What the student made of an object's prompts."""
+
+    request: PromptRequest
+    result: PromptResult
 
 
 class PromptQueue:
     """A session's objects whose prompts changed, the newest first to be answered.
 
+    Its methods are for the thread of the session (see `SessionDesk`); its properties for any.
+
     Parameters
     ----------
     session : Session
         Whose objects they are.
-    wake : callable
-        Called when there is something new to answer.
     """
 
-    def __init__(self, session: Session, wake: Callable[[], None]) -> None:
-        self._session, self._wake = session, wake
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._waiting: dict[int, None] = {}  # numbers of objects, newest last
-        self._objects: dict[int, int] = {}  # label -> object that its next point belongs to
+        self._objects: dict[int, int] = {}  # label -> object that its next prompt belongs to
+        self._begins_beside: set[int] = set()  # labels whose next object begins from nothing
+        self.asked = 0  # the object whose answer is under way
         session.prompts_changed.connect(self._changed)
 
-    def close(self) -> None:
-        """Stop listening."""
-        self._session.prompts_changed.disconnect(self._changed)
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything is to be answered."""
+        return bool(self._waiting)
 
-    def add_point(self, label: int, point: Point) -> int:
-        """Give the label's present object a point; return the point's number.
+    def current(self, label: int) -> int | None:
+        """Return the object that a label's next prompt belongs to, or None for a new one."""
+        number = self._objects.get(label)
+        return number if number in self._session.state.objects else None
+
+    def add_prompt(self, label: int, prompt: Prompt) -> int:
+        """Give the label's present object a prompt; return the prompt's number.
 
         Raises
         ------
         UserError
-            If the point lies outside the volume.
+            If the prompt lies outside the volume.
         """
-        if not self._session.volume.geometry.contains(point.position_mm):
-            raise UserError("a point inside the volume", "one outside", "it was ignored")
-        number = self._objects.get(label)
-        if number is None or number not in self._session.state.objects:  # none yet, or undone
-            number = self._session.add_object(label)
+        number = self.current(label)
+        if number is None:  # none yet, or accepted, or undone
+            number = self._session.add_object(label, corrects=label not in self._begins_beside)
+        self._begins_beside.discard(label)
         self._objects[label] = number
-        return self._session.add_prompt(number, point)
+        return self._session.add_prompt(number, prompt)
 
     def new_object(self, label: int) -> None:
-        """Let the label's next point begin an object beside what is there."""
-        self._objects[label] = self._session.add_object(label, corrects=False)
+        """Let the label's next prompt begin an object beside what is there."""
+        self._objects.pop(label, None)
+        self._begins_beside.add(label)
+
+    def accept(self, label: int) -> None:
+        """Let the label's next prompt begin an object that corrects what is there."""
+        self._objects.pop(label, None)
+        self._begins_beside.discard(label)
+
+    def select(self, number: int) -> int:
+        """Let the next prompt of its label belong to this object; return the label."""
+        label = self._session.state.objects[number].label
+        self._objects[label] = number
+        self._begins_beside.discard(label)
+        return label
 
     def next_request(self) -> PromptRequest | None:
-        """Return what to ask the student next, or None; those up to date are forgotten."""
+        """Return what to ask the student next, or None; those up to date are forgotten.
+
+        The mask to start from is made now, while nothing changes it.
+        """
         while self._waiting:
             number = next(reversed(self._waiting))
             known = number in self._session.state.objects
             request = self._session.request(number) if known else None
             if request is not None:
+                self.asked = number
+                request.previous()
                 return request
             del self._waiting[number]
         return None
 
-    def answered(self, number: int) -> None:
-        """Take an object from the queue."""
-        self._waiting.pop(number, None)
+    def take(self, answer: Answer) -> bool:
+        """Write an answer into the mask if it is still wanted; return whether it was."""
+        request, result = answer.request, answer.result
+        detail: dict[str, Any] = {"predicted_dice": float(result.predicted_dice)}
+        if not self._session.apply_result(request, result.box, result.mask, detail):
+            return False
+        self._waiting.pop(request.object.number, None)
+        return True
+
+    def give_up(self) -> None:
+        """Take the object from the queue that was asked for; else it would fail again and again."""
+        self._waiting.pop(self.asked, None)
 
     def clear(self) -> None:
         """Answer nothing of what waits."""
@@ -73,4 +118,3 @@ class PromptQueue:
     def _changed(self, number: int) -> None:
         self._waiting.pop(number, None)
         self._waiting[number] = None
-        self._wake()

@@ -1,139 +1,156 @@
-"""What a press of a button does to a session at once; long work is the controller's."""
+"""Prompts and their objects, undo and redo, the tools and the brush."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QObject
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.prompts import Point
+from napari_ka2er.core.objects import touches
+from napari_ka2er.core.prompts import Point, Prompt, positions_of
 from napari_ka2er.core.session import Session
-from napari_ka2er.widgets import jobs
+from napari_ka2er.widgets.desk import ObjectSummary
+from napari_ka2er.widgets.label_edits import LabelEdits
 from napari_ka2er.widgets.prompt_queue import PromptQueue
-from napari_ka2er.widgets.session_view import SessionView, Tool
+from napari_ka2er.widgets.strokes import Limits, painted
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from napari_ka2er.core.tools import ToolCall
 
 
-class SessionEdits(QObject):
-    """A session, if there is one, and the quick things that people do to it.
+class SessionEdits(LabelEdits):
+    """What changes the mask at once, or nearly so; see `SessionBase`."""
 
-    Nothing here raises for what a user did: it is told.
+    def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
+        super().__init__(viewer, parent)
+        self._limits = Limits()
+        self._n_tools = 0  # tools that run or wait
 
-    Signals
-    -------
-    changed()
-        What can be pressed, or what is shown, has changed.
-    told(str), failed(str)
-        A line for the user; an error for the user.
-    """
+    # ------------------------------------------------- prompts and objects
 
-    changed = Signal()
-    told = Signal(str)
-    failed = Signal(str)
-
-    def __init__(self, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._started: jobs.Started | None = None
-        self._queue: PromptQueue | None = None
-        self.view: SessionView | None = None
-        self.label = 0
-
-    @property
-    def session(self) -> Session | None:
-        """The session, if one was started."""
-        return None if self._started is None else self._started.session
-
-    def add_point(self, point: Point) -> int:
-        """Give the chosen label's object a point, which will be answered; return its number.
+    def add_prompt(self, prompt: Prompt) -> None:
+        """Give the chosen label's present object a prompt, which will be answered.
 
         Raises
         ------
         UserError
-            If there is no session, or the point lies outside the volume.
+            If there is no session, the prompt lies outside the volume, or the volume is shown in
+            3D, where a click has no depth.
         """
-        if self._queue is None:
-            raise UserError("a session", "none", "press Start")
-        return self._queue.add_point(self.label, point)
+        started, label, queue = self._need(), self.label, self._queue
+        lattice = started.session.volume.geometry
+        if isinstance(prompt, Point):
+            is_inside = lattice.contains(prompt.position_mm)
+        else:
+            is_inside = touches(prompt, lattice)
+        kind = type(prompt).__name__.lower()
+        if not is_inside:
+            where = ", ".join(f"{p:.1f}" for p in positions_of(prompt)[0])
+            got = f"a {kind} at ({where}) mm outside of it"
+            raise UserError("a prompt inside the volume", got, "it was ignored")
+        if self._viewer.dims.ndisplay == 3:
+            raise UserError(f"a {kind} on a slice", "3D display", "go to 2D display: Ctrl+Y")
+        if queue is not None:
+            self._act(lambda _: queue.add_prompt(label, prompt))
+
+    def objects(self) -> list[ObjectSummary]:
+        """Return the objects that have prompts, oldest first."""
+        return [] if self._desk is None else [o for o in self._desk.objects if o.prompts]
+
+    @property
+    def current_object(self) -> int | None:
+        """The object that the next prompt belongs to; None if it begins a new one."""
+        return None if self._queue is None else self._queue.current(self.label)
 
     def new_object(self) -> None:
-        """Begin another object of the same label, beside what is there already."""
+        """Let the next prompt begin another object beside what is there already."""
+        self._on_queue(
+            lambda queue, label: queue.new_object(label),
+            "The next prompt begins a new object; what is there stays as it is.",
+        )
+
+    def accept(self) -> None:
+        """End the present object: the next prompt begins a new one."""
+        self._on_queue(
+            lambda queue, label: queue.accept(label), "Accepted. The next prompt begins anew."
+        )
+
+    def select_object(self, number: int) -> None:
+        """Go back to an object: its label is chosen, and the next prompt belongs to it."""
+        known = {thing.number: thing for thing in self.objects()}
         with self._reporting():
-            if self._queue is None:
-                raise UserError("a session", "none", "press Start")
-            self._queue.new_object(self.label)
-            self.told.emit("The next point begins a new object; what is there stays as it is.")
+            if number not in known:
+                raise UserError(f"one of objects {sorted(known)}", f"{number}")
+            self.set_label(known[number].label)
+            self._on_queue(lambda queue, _: queue.select(number), f"Object {number} goes on.")
+
+    def delete_object(self, number: int) -> None:
+        """Take an object away, with its prompts and what they made."""
+        self._act(lambda session: session.delete_object(number))
+
+    def _on_queue(self, act: Callable[[PromptQueue, int], object], text: str) -> None:
+        with self._reporting():
+            self._need()
+            queue, label = self._queue, self.label
+            if queue is not None:
+                self._act(lambda _: act(queue, label), lambda _: self.told.emit(text))
+
+    # ------------------------------------------------------------- history
 
     def undo(self) -> None:
         """Take back the last step, whatever made it."""
-        with self._reporting():
-            if not self._need().session.undo():
-                self.told.emit("Nothing to undo.")
-        self.changed.emit()
+        self._act(
+            lambda session: session.undo(),
+            lambda done: None if done else self.told.emit("Nothing to undo."),
+        )
 
     def redo(self) -> None:
         """Make the last undone step again."""
+        self._act(
+            lambda session: session.redo(),
+            lambda done: None if done else self.told.emit("Nothing to redo."),
+        )
+
+    # ---------------------------------------------------- tools and brush
+
+    def run_tool(self, call: ToolCall) -> None:
+        """Let a tool change the mask, as one step."""
+
+        def act(session: Session) -> bool:
+            image = session.volume.channels[0]
+            box, wanted = call.apply(session.mask, image, session.volume.geometry)
+            return session.commit(session.prepare(box, wanted), "tool", call.to_json())
+
         with self._reporting():
-            if not self._need().session.redo():
-                self.told.emit("Nothing to redo.")
-        self.changed.emit()
+            self._need()
+            self._n_tools += 1
+            self._act(act, self._tool_done)
 
-    def review(self, is_reviewed: bool) -> None:
-        """Vouch for the labels of the whole volume, or no longer."""
-        with self._reporting():
-            self._need().session.review_volume(is_reviewed)
-        self.changed.emit()
+    def _tool_done(self, is_changed: bool) -> None:
+        self.told.emit("Done." if is_changed else "Done: nothing had to be changed.")
 
-    def set_label(self, value: int) -> None:
-        """Choose the label that points and the brush are for."""
-        self.label = value
-        if self.view is not None:
-            self.view.set_label(value)
-        self.changed.emit()
+    def set_brush_limits(
+        self, intensity_range: tuple[float, float] | None = None, only_over: int | None = None
+    ) -> None:
+        """Let the brush change only voxels of an intensity range, or of one label (0: none)."""
+        self._limits = Limits(intensity_range, only_over)
+        self._note()
 
-    def step_label(self, step: int) -> None:
-        """Choose the next (1) or the previous (-1) label."""
-        if self.session is not None:
-            values = self.session.task.values
-            self.set_label(values[(values.index(self.label) + step) % len(values)])
+    def _paint(self, atoms: list[Any]) -> None:
+        """Take a stroke of the brush into the session, within the limits."""
+        limits, desk = self._limits, self._desk
 
-    def flip_sign(self) -> None:
-        """Go from positive to negative points, or back."""
-        if self.view is not None:
-            self.view.set_tool(Tool.NEGATIVE if self.view.is_positive else Tool.POSITIVE)
+        def act(session: Session) -> None:
+            stroke = painted(atoms, session.mask)
+            if stroke is None or desk is None:
+                return
+            box, wanted = stroke
+            try:
+                allowed = limits.apply(box, wanted, session.mask[box], session.volume)
+                session.write(box, allowed, "brush")
+            finally:
+                desk.redraw(box)  # what was refused, or locked, goes back
 
-    def hide(self) -> None:
-        """Hide the labels, or show them again."""
-        if self.view is not None and self.view.labels is not None:
-            self.view.labels.visible = not self.view.labels.visible
-
-    def _view_changed(self) -> None:
-        painted = None if self.view is None else self.view.label
-        if self.session is not None and painted in self.session.task.values:
-            self.label = int(painted or 0)
-        self.changed.emit()
-
-    def _fail(self, error: Exception) -> None:
-        if isinstance(error, UserError):
-            self.failed.emit(str(error))
-        else:
-            logger.error("work for the Annotate widget failed", exc_info=error)
-            self.failed.emit(f"{type(error).__name__}: {error} (the log has the details)")
-        self.changed.emit()
-
-    def _need(self) -> jobs.Started:
-        if self._started is None:
-            remedy = "choose a volume and a student and press Start"
-            raise UserError("a session", "none", remedy)
-        return self._started
-
-    @contextmanager
-    def _reporting(self) -> Iterator[None]:
-        """Tell the user what went wrong; Qt would only print it."""
-        try:
-            yield
-        except UserError as error:
-            self._fail(error)
+        self._act(act)

@@ -3,162 +3,205 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from app_model.types import KeyCode, KeyMod
-from napari.layers import Labels, Points
+from napari.layers import Image, Labels, Points, Shapes
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_ka2er.core.boxes import is_empty
-from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.session import Session
 from napari_ka2er.widgets import layers
-from napari_ka2er.widgets.prompt_points import AddPoint, PromptPoints
+from napari_ka2er.widgets.desk import SessionDesk
+from napari_ka2er.widgets.looking import is_shown
+from napari_ka2er.widgets.prompt_layer import PromptEdits, PromptLayer
+from napari_ka2er.widgets.prompt_points import PromptPoints
+from napari_ka2er.widgets.prompt_shapes import PromptShapes
+from napari_ka2er.widgets.tools import LABEL_MODES, NEGATIVE_TOOLS, SHAPE_MODES
+from napari_ka2er.widgets.tools import Tool as Tool
 
 UNDO = KeyMod.CtrlCmd | KeyCode.KeyZ
 REDO = KeyMod.CtrlCmd | KeyMod.Shift | KeyCode.KeyZ
 
 
-class Tool(StrEnum):
-    """What the mouse does in the canvas."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where a session is shown: the image layer, and the transforms of our layers."""
 
-    POSITIVE = "positive"
-    NEGATIVE = "negative"
-    BRUSH = "brush"
-    ERASER = "eraser"
+    image: Any
+    transforms: dict[str, Any]
+    is_oblique: bool = False
 
 
 class SessionView(QObject):
-    """Shows a session as a labels layer and a points layer, and takes what is done to them.
+    """Shows a session as layers for labels, points and shapes, and takes what is done to them.
 
     Parameters
     ----------
     viewer : napari.viewer.Viewer or napari.components.ViewerModel
         Where.
-    session : Session
+    desk : SessionDesk
         What.
-    place : mapping
-        Transforms of the image layer.
-    add_point : callable
-        See `PromptPoints`.
+    place : Place
+        On which image.
+    edits : PromptEdits
+        What prompts may ask for.
 
     Signals
     -------
     changed()
         The tool, the label to paint with, or which layers there are has changed.
+    painted(list)
+        A stroke of the brush, as napari tells it.
     failed(Exception)
-        Why a stroke or a point was refused.
+        Why a prompt was refused.
     """
 
     changed = Signal()
+    painted = Signal(object)
     failed = Signal(object)
 
-    def __init__(
-        self, viewer: Any, session: Session, place: dict[str, Any], add_point: AddPoint
-    ) -> None:
+    def __init__(self, viewer: Any, desk: SessionDesk, place: Place, edits: PromptEdits) -> None:
         super().__init__()
-        self._viewer, self._session, self._place = viewer, session, place
-        self._add_point = add_point
-        self._keys: dict[Any, Callable[[], None]] = {}
+        self._viewer, self._desk, self._place, self._edits = viewer, desk, place, edits
+        self._keys: dict[Any, Callable[[], object]] = {}
+        self._prompts: dict[str, PromptLayer] = {}  # of the layers that are there
+        self.image: Image | None = None  # ours, if the volume is oblique
         self.labels: Labels | None = None
         self.points: Points | None = None
-        self._prompts: PromptPoints | None = None
+        self.shapes: Shapes | None = None
+        self.hidden: frozenset[int] = frozenset()
         self._is_closing = False
         viewer.layers.events.removed.connect(self._removed)
         viewer.layers.selection.events.active.connect(self._tell)
-        session.changed.connect(self._redraw)
+        desk.drawn.connect(self._redraw)
+        desk.replaced.connect(self._replace)
+        desk.prompts_changed.connect(self.show_prompts)
+        desk.failed.connect(self.show_prompts)
+        desk.labels_changed.connect(self._color)
 
     # ------------------------------------------------------------ layers
 
     def show(self) -> None:
         """Add the layers that are not there: at first, and after the user removed them."""
+        volume, transforms = self._desk.session.volume, self._place.transforms
+        if self._place.is_oblique and self.image is None:
+            self.image = layers.straight_image(volume, self._place.image, transforms)
+            self._place.image.visible = False
+            self._viewer.add_layer(self.image)
         if self.labels is None:
-            self.labels = layers.labels_layer(self._session, self._place)
-            self.labels.events.paint.connect(self._painted)
-            self.labels.events.selected_label.connect(self._tell)
-            self.labels.events.mode.connect(self._tell)
-            self._viewer.add_layer(self.labels)
+            self._add_labels()
+        if self.shapes is None:
+            self.shapes = layers.shapes_layer(volume, transforms)
+            self._add_prompts("shapes", PromptShapes, self.shapes)
         if self.points is None:
-            self.points = layers.points_layer(self._session, self._place)
-            self._prompts = PromptPoints(self._session, self.points, self._add_point, self)
-            self._prompts.failed.connect(self.failed)
-            self.points.events.mode.connect(self._tell)
-            self._viewer.add_layer(self.points)
+            self.points = layers.points_layer(volume, transforms)
+            self._add_prompts("points", PromptPoints, self.points)
         self._bind()
+        self.show_prompts()
         self.changed.emit()
 
     @property
     def is_complete(self) -> bool:
-        """Whether both layers are in the viewer."""
-        return self.labels is not None and self.points is not None
+        """Whether all layers are in the viewer."""
+        return None not in (self.labels, self.points, self.shapes)
 
     def close(self) -> None:
         """Take the layers away and stop listening."""
         self._is_closing = True
         self._viewer.layers.events.removed.disconnect(self._removed)
         self._viewer.layers.selection.events.active.disconnect(self._tell)
-        self._session.changed.disconnect(self._redraw)
-        for layer in (self.points, self.labels):
-            if layer is not None:
+        for prompts in self._prompts.values():
+            prompts.close()
+        for layer in (self.points, self.shapes, self.labels, self.image):
+            if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
-        if self._prompts is not None:
-            self._prompts.close()
-        self.labels = self.points = self._prompts = None
+        if self._place.is_oblique and self._place.image in self._viewer.layers:
+            self._place.image.visible = True
+        self.image = self.labels = self.points = self.shapes = None
+        self._prompts = {}
+
+    def _add_labels(self) -> None:
+        session = self._desk.session
+        self.labels = layers.labels_layer(
+            session.volume, session.task, self._desk.shown, self._place.transforms
+        )
+        self._color()
+        self.labels.events.paint.connect(self._painted)
+        self.labels.events.selected_label.connect(self._tell)
+        self.labels.events.mode.connect(self._tell)
+        self._viewer.add_layer(self.labels)
+
+    def _add_prompts(self, name: str, kind: type[PromptLayer], layer: Any) -> None:
+        lattice = self._desk.session.volume.geometry
+        self._prompts[name] = kind(layer, lattice, self._edits, self)
+        self._prompts[name].failed.connect(self.failed)
+        layer.events.mode.connect(self._tell)
+        self._viewer.add_layer(layer)
 
     def _removed(self, event: Any) -> None:
         if self._is_closing:
             return
-        if event.value is self.labels:
-            self.labels = None
-        elif event.value is self.points:
-            self.points = None
-            if self._prompts is not None:
-                self._prompts.close()
-            self._prompts = None
+        for name in ("labels", "points", "shapes", "image"):
+            if getattr(self, name) is event.value:
+                setattr(self, name, None)
+                if name in self._prompts:
+                    self._prompts.pop(name).close()
         self.changed.emit()
 
     # ------------------------------------------------------- tools and keys
 
-    def bind(self, keys: dict[Any, Callable[[], None]]) -> None:
+    def bind(self, keys: dict[Any, Callable[[], object]]) -> None:
         """Let keys do something while one of our layers is selected."""
         self._keys = keys
         self._bind()
 
     def _bind(self) -> None:
-        for layer in (self.labels, self.points):
+        for layer in (self.labels, self.points, self.shapes):
             for key, act in self._keys.items():
                 if layer is not None:
-                    layer.bind_key(key, lambda _, act=act: act(), overwrite=True)
+                    layer.bind_key(key, lambda _, act=act: act() and None, overwrite=True)
+        if self.labels is not None and UNDO in self._keys:
+            # Whoever asks napari to undo a stroke, by key, menu or code, gets the session's undo:
+            # napari's own history knows neither prompts nor results.
+            for name, key in (("undo", UNDO), ("redo", REDO)):
+                setattr(self.labels, name, self._keys[key])
 
     @property
     def tool(self) -> Tool | None:
         """What the mouse does, or None for anything that napari offers beside."""
         active = self._viewer.layers.selection.active
-        if self.points is not None and active == self.points and self.points.mode == "add":
-            return Tool.POSITIVE if self.is_positive else Tool.NEGATIVE
-        if self.labels is not None and active == self.labels:
-            modes = {"paint": Tool.BRUSH, "erase": Tool.ERASER}
-            return modes.get(str(self.labels.mode))
-        return None
+        if active is None or active not in (self.points, self.shapes, self.labels):
+            return None
+        mode = str(active.mode)
+        if active == self.labels:
+            return next((tool for tool, of in LABEL_MODES.items() if of == mode), None)
+        if active == self.points:
+            sign = Tool.POSITIVE if self.is_positive("points") else Tool.NEGATIVE
+            return sign if mode == "add" else None
+        tools = [tool for tool, of in SHAPE_MODES.items() if of == mode]
+        if tools and not self.is_positive("shapes"):
+            return tools[-1]
+        return tools[0] if tools else None
 
-    @property
-    def is_positive(self) -> bool:
-        """Whether the next point belongs to the object."""
-        return self._prompts is None or self._prompts.is_positive
+    def is_positive(self, layer: str) -> bool:
+        """Whether the next prompt of the layer, "points" or "shapes", belongs to the object."""
+        return layer not in self._prompts or self._prompts[layer].is_positive
 
     def set_tool(self, tool: Tool) -> None:
         """Select the layer and the mode for a tool."""
-        if tool in (Tool.POSITIVE, Tool.NEGATIVE):
-            if self.points is not None and self._prompts is not None:
-                self._prompts.set_positive(tool == Tool.POSITIVE)
-                self._viewer.layers.selection.active = self.points
-                self.points.mode = "add"
-        elif self.labels is not None:
-            self._viewer.layers.selection.active = self.labels
-            self.labels.mode = "paint" if tool == Tool.BRUSH else "erase"
+        if tool in LABEL_MODES:
+            self._use(self.labels, LABEL_MODES[tool])
+        else:
+            name = "shapes" if tool in SHAPE_MODES else "points"
+            if name in self._prompts:
+                self._prompts[name].set_positive(tool not in NEGATIVE_TOOLS)
+            self._use(getattr(self, name), SHAPE_MODES.get(tool, "add"))
         self.changed.emit()
+
+    def _use(self, layer: Any, mode: str) -> None:
+        if layer is not None:
+            self._viewer.layers.selection.active = layer
+            layer.mode = mode
 
     @property
     def label(self) -> int | None:
@@ -167,32 +210,36 @@ class SessionView(QObject):
 
     def set_label(self, value: int) -> None:
         """Paint with this label from now on."""
-        if self.labels is not None:
+        if self.labels is not None and self.labels.selected_label != value:
             self.labels.selected_label = value
+
+    def set_label_visible(self, value: int, visible: bool) -> None:
+        """Show a label, or make it clear."""
+        self.hidden = self.hidden - {value} if visible else self.hidden | {value}
+        self._color()
 
     def _tell(self, event: Any = None) -> None:
         self.changed.emit()
 
-    # --------------------------------------------------------------- mask
+    # ------------------------------------------------------ what is shown
+
+    def show_prompts(self, error: object = None) -> None:
+        """Make the prompts in the layers those of the session."""
+        prompts = [item for thing in self._desk.objects for item in thing.prompts.items()]
+        for layer in self._prompts.values():
+            layer.show(prompts)
 
     def _redraw(self, region: tuple[slice, ...]) -> None:
-        """Show what changed; written past napari's own history, since ours takes it back."""
-        if self.labels is None:
-            return
-        shown, mask = np.asarray(self.labels.data[region]), self._session.mask[region]
-        if not np.array_equal(shown, mask):
-            self.labels.data[region] = mask
-            self.labels.refresh()
+        if self.labels is not None and is_shown(self._viewer.dims, self.labels, region):
+            self.labels.refresh(extent=False, highlight=False)
+
+    def _replace(self) -> None:
+        if self.labels is not None:
+            self.labels.data = self._desk.shown
+
+    def _color(self) -> None:
+        if self.labels is not None:
+            self.labels.colormap = layers.colormap_of(self._desk.session.task, self.hidden)
 
     def _painted(self, event: Any) -> None:
-        """Take a stroke of napari's brush, bucket or polygon into the session."""
-        if self.labels is None:
-            return
-        box = layers.painted_box(event.value, self._session.volume.shape)
-        if is_empty(box):
-            return
-        try:
-            self._session.write(box, np.array(self.labels.data[box]), "brush")
-        except UserError as error:
-            self.failed.emit(error)
-        self._redraw(box)  # what was refused, or locked, goes back
+        self.painted.emit(list(event.value))

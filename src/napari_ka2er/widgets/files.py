@@ -1,0 +1,109 @@
+"""What is written to files: labels, packages, sizes, and the autosaved mask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_ka2er.core.correction import Correction, correction_of, export_package
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import read_volume, write_labels
+from napari_ka2er.core.io.atomic import replacing
+from napari_ka2er.core.metrics import volumes_ml
+from napari_ka2er.core.records import read_records
+from napari_ka2er.core.sessions import replay, source_of
+from napari_ka2er.widgets.restore import mark_finished
+
+if TYPE_CHECKING:
+    from napari_ka2er.widgets.desk import SessionDesk
+
+AUTOSAVED = "labels.nii.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who vouches for a correction, a pseudonym of the patient, and what to call the case.
+
+    With several cases, reviewer and patient are those of all: cases of one patient are never on
+    both sides of a hold-out.
+    """
+
+    reviewer: str = ""
+    patient: str = ""
+    name: str = ""
+
+
+def save_labels(path: Path, desk: SessionDesk) -> str:
+    """Write the labels in the volume's own geometry; return what to tell."""
+    labels = desk.ask(lambda: np.array(desk.session.mask))
+    write_labels(path, labels, desk.session.volume, desk.session.task)
+    return f"Labels saved as {path}."
+
+
+def write_volumes(path: Path, desk: SessionDesk) -> str:
+    """Write each label's size in millilitres as JSON; return what to tell."""
+    labels = desk.ask(lambda: np.array(desk.session.mask))
+    volume, task = desk.session.volume, desk.session.task
+    sizes = volumes_ml(labels, volume.geometry, task.values)
+    report = {
+        "volume": volume.name,
+        "task": task.name,
+        "unit": "ml",
+        "labels": {label.name: round(sizes[label.value], 3) for label in task.labels},
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    return f"Sizes written to {path}."
+
+
+def export(
+    path: Path,
+    folder: Path,
+    desk: SessionDesk,
+    more: Sequence[Path],
+    who: Who,
+    report: Callable[[float, str], None],
+) -> str:
+    """Write this session, and those in other folders, as a package; return what to tell.
+
+    The sessions are read from their logs, so that counting what was changed stops nobody.
+    """
+    report(0.0, "reading the session")
+    n_actions = desk.ask(lambda: n_committed(folder))
+    own = replace(_correction(folder, who), volume=desk.session.volume)
+    others = [_with_image(other, who) for other in more if other.resolve() != folder.resolve()]
+    export_package(path, [own, *others], progress=report)
+    mark_finished(folder, n_actions)
+    for other in more:
+        mark_finished(other, n_committed(other))
+    cases = "" if not others else f" with {1 + len(others)} cases"
+    return f"Package written to {path}{cases}."
+
+
+def n_committed(folder: Path) -> int:
+    """Return the number of actions in a session's log."""
+    return sum(1 for _ in read_records(folder))
+
+
+def _correction(folder: Path, who: Who) -> Correction:
+    return correction_of(replay(folder), who.reviewer, who.patient, who.name)
+
+
+def _with_image(folder: Path, who: Who) -> Correction:
+    """Return the correction in another session's folder, with its image from its file.
+
+    Raises
+    ------
+    UserError
+        If the file is not there any more, or holds another image.
+    """
+    path = source_of(folder)
+    if path is None:
+        raise UserError(f"the image of session {folder.name}", "none", "put its file back")
+    correction = _correction(folder, replace(who, name=""))
+    return replace(correction, volume=read_volume(path))

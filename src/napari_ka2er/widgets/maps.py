@@ -1,0 +1,103 @@
+"""The student's uncertainty and the expert map as image layers, and the way through the slices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from napari.utils.colormaps import Colormap
+
+from napari_ka2er.core.task import COLORS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_ka2er.widgets.jobs import ExpertMap, Uncertainty
+
+APART = 3  # slices nearer to each other than this are looked at together
+
+
+class Maps:
+    """Shows maps of one session in a viewer; a newer map replaces the one before.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer or napari.components.ViewerModel
+        Where.
+    name : str
+        The volume's name.
+    transforms : mapping
+        Where our layers lie, as arguments of a layer.
+    """
+
+    def __init__(self, viewer: Any, name: str, transforms: dict[str, Any]) -> None:
+        self._viewer, self._name, self._transforms = viewer, name, transforms
+        self.layers: list[Image] = []
+        self.uncertainty: Uncertainty | None = None
+
+    def show_uncertainty(self, found: Uncertainty) -> None:
+        """Show how unsure the student is: dark where it is sure, yellow where it is not."""
+        self.uncertainty = found
+        self._remove("uncertainty")
+        self._add("uncertainty", found.values, "inferno", 0.6)
+
+    def show_experts(self, found: ExpertMap) -> None:
+        """Show how much each expert was trusted, each in a colour of its own."""
+        self._remove("expert")
+        for number, (name, values) in enumerate(zip(found.names, found.values, strict=True)):
+            color = COLORS[number % len(COLORS)]
+            fade = Colormap(["#000000", color], name=f"ka2er expert {number + 1}")
+            self._add(f"expert {name}", values, fade, 0.7)
+
+    def close(self) -> None:
+        """Take the layers away."""
+        self._remove("")
+
+    def _add(self, what: str, values: NDArray[Any], colormap: Any, opacity: float) -> None:
+        layer = Image(
+            values,
+            name=f"{what} in {self._name}",
+            colormap=colormap,
+            contrast_limits=(0.0, 1.0),
+            blending="additive",
+            opacity=opacity,
+            metadata={"napari_ka2er": {"map": what}},
+            **self._transforms,
+        )
+        active = self._viewer.layers.selection.active
+        self._viewer.add_layer(layer)
+        self._viewer.layers.selection.active = active  # the tool in use stays
+        self.layers.append(layer)
+
+    def _remove(self, kind: str) -> None:
+        for layer in list(self.layers):
+            if layer.metadata["napari_ka2er"]["map"].startswith(kind):
+                self.layers.remove(layer)
+                if layer in self._viewer.layers:
+                    self._viewer.layers.remove(layer)
+
+
+def next_slice(scores: NDArray[np.float64], reviewed: frozenset[int], seen: set[int]) -> int | None:
+    """Return the most uncertain slice that is neither reviewed nor near one in `seen`.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (N,)
+        Mean uncertainty of each slice.
+    reviewed : set of int
+        Slices that somebody vouched for.
+    seen : set of int
+        Slices that were gone to before.
+
+    Returns
+    -------
+    int or None
+        None if no slice is left.
+    """
+    left = [
+        index
+        for index in range(len(scores))
+        if index not in reviewed and all(abs(index - other) >= APART for other in seen)
+    ]
+    return max(left, key=lambda index: float(scores[index])) if left else None
