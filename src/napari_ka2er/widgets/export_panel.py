@@ -1,0 +1,133 @@
+"""The panel to hand the work on: a package for training, labels as a file, volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import WRITTEN_SUFFIXES
+from napari_ka2er.core.sessions import summarise_session
+from napari_ka2er.widgets.parts import Panel, allow, button, emphasise, line, row
+
+_ROWS = 3
+
+
+class ExportPanel(Panel):
+    """Who vouches for what, which sessions go into the package, and where files go."""
+
+    def __init__(self, controller: Any) -> None:
+        super().__init__(controller)
+        self._session: Any = None
+        self.reviewer = line("reviewer", "Who vouches for the labels; goes into the package.")
+        self.reviewer.setPlaceholderText("reviewer")
+        tip = "A pseudonym: all cases of one patient stay on one side of the hold-out."
+        self.patient = line("patient", tip, "patient pseudonym")
+        tip = "What to call the case in the package; empty: a part of the image's digest."
+        self.case = line("case_name", tip, "case name")
+        self.others = QListWidget()
+        self.others.setObjectName("more_sessions")
+        self.others.setToolTip("Other sessions for the same package; untick those to leave out.")
+        self.add_session = button("Add a session…", self._add_session, "add_session")
+        self.export = button("Export package…", self._export, "export")
+        self.save = button("Save labels…", self._save, "save_labels")
+        self.volumes = button("Save volumes…", self._write_volumes, "write_volumes")
+        self.add(row(self.reviewer, self.patient, self.case), self.others)
+        self.add(row(self.add_session, self.export), row(self.save, self.volumes))
+
+    # -------------------------------------------------------------- refresh
+
+    def refresh(self) -> None:
+        """See `Panel`."""
+        session, none = self._controller.session, self.no_session()
+        saving = none or ("a file is being written" if self._controller.is_saving else "")
+        is_empty = session is None or session.state.reviewed.is_empty()
+        unchecked = saving or ("mark what you checked as reviewed first" if is_empty else "")
+        tip = "Write volume and labels as a package for training; what was not reviewed is ignored."
+        allow(self.export, tip, unchecked)
+        emphasise(self.export, not unchecked)
+        tip = f"Write the labels in the volume's own geometry: {', '.join(WRITTEN_SUFFIXES)}."
+        allow(self.save, tip, saving)
+        allow(self.volumes, "Write each label's volume in ml as JSON.", saving)
+        tip = "Put another session's case into the same package, by its folder."
+        allow(self.add_session, tip, none)
+        self.others.setVisible(self.others.count() > 0)
+        self._remember(session)
+
+    def _remember(self, session: Any) -> None:
+        """Offer what was reviewed in this window before, when another session begins."""
+        before, self._session = self._session, session
+        if before is None or session is before or before.state.reviewed.is_empty():
+            return
+        if before.folder is not None and before.folder not in self._folders():
+            self.add_more(before.folder)
+
+    def _folders(self) -> list[Path]:
+        rows = [self.others.item(n) for n in range(self.others.count())]
+        return [Path(item.data(Qt.ItemDataRole.UserRole)) for item in rows]
+
+    @property
+    def more_sessions(self) -> tuple[Path, ...]:
+        """The folders of the other sessions that go into the package."""
+        rows = [self.others.item(n) for n in range(self.others.count())]
+        ticked = [item for item in rows if item.checkState() == Qt.CheckState.Checked]
+        return tuple(Path(item.data(Qt.ItemDataRole.UserRole)) for item in ticked)
+
+    def add_more(self, folder: Path) -> None:
+        """Put another session into the list; one that is none is told."""
+        try:
+            summary = summarise_session(folder)
+        except UserError as error:
+            self._controller.failed.emit(str(error))
+            return
+        item = QListWidgetItem(f"{summary.volume_name}, {summary.task}, {summary.n_actions} steps")
+        item.setData(Qt.ItemDataRole.UserRole, str(folder))
+        item.setCheckState(Qt.CheckState.Checked)
+        item.setToolTip(str(folder))
+        self.others.addItem(item)
+        height = self.others.sizeHintForRow(0)
+        self.others.setFixedHeight(min(self.others.count(), _ROWS) * height + 6)
+        self.refresh()
+
+    # -------------------------------------------------------------- actions
+
+    def _add_session(self) -> None:
+        folder = None if self._session is None else self._session.folder
+        start = "" if folder is None else str(folder.parent)
+        chosen = QFileDialog.getExistingDirectory(self, "The folder of another session", start)
+        if chosen:
+            self.add_more(Path(chosen))
+
+    def _export(self) -> None:
+        session = self._controller.session
+        name = f"Dataset001_{session.task.name}" if session else ""
+        options = QFileDialog.Option.DontConfirmOverwrite  # an existing folder is refused anyway
+        path, _ = QFileDialog.getSaveFileName(
+            self, "A new folder for the package", name, "Folders (*)", options=options
+        )
+        if path:
+            self._controller.export(
+                Path(path),
+                more_sessions=self.more_sessions,
+                reviewer=self.reviewer.text().strip(),
+                patient=self.patient.text().strip(),
+                name=self.case.text().strip(),
+            )
+
+    def _save(self) -> None:
+        session = self._controller.session
+        name = f"{session.volume.name}_{session.task.name}.nii.gz" if session else ""
+        kinds = f"Labels (*{' *'.join(WRITTEN_SUFFIXES)})"
+        path, _ = QFileDialog.getSaveFileName(self, "Save labels", name, kinds)
+        if path:
+            self._controller.save_labels(Path(path))
+
+    def _write_volumes(self) -> None:
+        session = self._controller.session
+        name = f"{session.volume.name}_volumes.json" if session else ""
+        path, _ = QFileDialog.getSaveFileName(self, "Save volumes", name, "JSON (*.json)")
+        if path:
+            self._controller.write_volumes(Path(path))

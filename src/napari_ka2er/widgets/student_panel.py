@@ -1,0 +1,117 @@
+"""The panel to choose a student, its mode and its device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QFileDialog
+
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.student_card import StudentCard, read_student_card, student_in
+from napari_ka2er.model.catalogue import sample_folder
+from napari_ka2er.widgets.parts import Panel, button, caption, combo, line, note, row, small
+from napari_ka2er.widgets.preferences import DEVICES, MODES, read_preferences
+
+_MODES = {
+    "sparse": "Only the experts that matter in a place are run: nearly as good as full, and fast.",
+    "full": "Every expert is run everywhere: slowest.",
+    "distilled": "No expert is run: fastest; needs no nnU-Net.",
+}
+
+
+class StudentPanel(Panel):
+    """Lets people choose a student's folder, or a workspace, which stands for its current student.
+
+    Signals
+    -------
+    chosen()
+        Another student, or none, is chosen.
+    """
+
+    chosen = Signal()
+
+    def __init__(self, controller: Any) -> None:
+        super().__init__(controller)
+        self.card: StudentCard | None = None
+        self._preferences = read_preferences()
+        tip = "A student's folder, or a workspace: then its current student is taken."
+        self.folder, self.description = line("student", tip), note("student_description")
+        self.choose = small(button("Choose…", self._choose, "choose_student"))
+        self.choose.setToolTip("Look for a student's folder, or a workspace's.")
+        self.sample = small(button("Sample", self.take_sample, "sample_student"))
+        self.sample.setToolTip("Take the small student that comes with the plugin.")
+        self.mode = combo("mode", "", MODES)
+        tip = "Where the student runs; auto takes a GPU if there is one."
+        self.device = combo("device", tip, DEVICES)
+        self.device.setCurrentText(self._preferences.device)
+        self.add(row(self.folder, self.choose, self.sample), self.description)
+        self.add(row(caption("Mode"), self.mode, caption("Device"), self.device))
+        self.folder.editingFinished.connect(self._read)
+        self.mode.currentTextChanged.connect(self._explain_mode)
+        self.take_sample()
+
+    def obstacle(self) -> str:
+        """Return why no session can begin with this student, or nothing."""
+        return "" if self.card is not None else "choose a student's folder"
+
+    def summary(self) -> str:
+        """Return the student's version and mode."""
+        if self.card is None:
+            return ""
+        return f"{self.card.version or self.card.folder.name}, {self.mode.currentText()}"
+
+    def take_sample(self) -> None:
+        """Choose the student that comes with the plugin."""
+        self.set_student(sample_folder() / "student")
+
+    def set_student(self, folder: Path) -> None:
+        """Choose the student in a folder; what is wrong with it is told below its name."""
+        self.folder.setText(str(folder))
+        self._read()
+
+    def _choose(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "A student's folder", self.folder.text())
+        if chosen:
+            self.set_student(Path(chosen))
+
+    def _read(self) -> None:
+        before = self.card
+        try:
+            folder = student_in(Path(self.folder.text()).expanduser())
+            self.card = read_student_card(folder)
+            self.description.setText(introduce(self.card))
+        except UserError as error:
+            self.card = None
+            self.description.setText(str(error))
+        if self.card != before:
+            self._offer_modes()
+            self.chosen.emit()
+
+    def _offer_modes(self) -> None:
+        modes = [] if self.card is None else ["distilled"] if self.card.missing else list(MODES)
+        self.mode.clear()
+        self.mode.addItems(modes)
+        if self._preferences.mode in modes:
+            self.mode.setCurrentText(self._preferences.mode)
+
+    def _explain_mode(self, mode: str) -> None:
+        lines = [f"{name}: {text}" for name, text in _MODES.items() if name != mode]
+        self.mode.setToolTip("\n".join([_MODES.get(mode, ""), "", *lines]))
+
+
+def introduce(card: StudentCard) -> str:
+    """Return a student's version, experts, tasks and what it reached on the hold-out in words."""
+    n_here = len(card.experts) - len(card.missing)
+    mode = next((m for m in ("sparse", "full", "distilled") if m in card.dice), "")
+    scores = card.dice.get(mode, {})
+    tasks = ", ".join(task.name + _score(scores.get(task.name)) for task in card.tasks)
+    measured = f" (Dice on the hold-out, {mode})" if scores else ""
+    version = f"Version {card.version}" if card.version else "No version"
+    text = f"{version}, {n_here} of {len(card.experts)} experts. Tasks{measured}: {tasks}."
+    return text + (" Experts are missing: distilled mode only." if card.missing else "")
+
+
+def _score(dice: float | None) -> str:
+    return "" if dice is None else f" {dice:.2f}"

@@ -1,0 +1,376 @@
+"""The panels for labels, prompts, tools, review and export, on a real session without a student."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from tests.widgets.panelling import TASK, begin, idle, sections_of, write
+
+from napari_ka2er.core import tools
+from napari_ka2er.core.io import read_labels
+from napari_ka2er.core.metrics import volumes_ml
+from napari_ka2er.core.package import check_package, summarise_package
+from napari_ka2er.core.prompts import Point
+from napari_ka2er.core.review import Reviewed, Status
+from napari_ka2er.core.tools import tool_from_json
+from napari_ka2er.widgets.label_table import COLOR, LOCKED, NAME, SIZE, STATUS, VISIBLE
+from napari_ka2er.widgets.review_panel import describe, reviewed_share
+from napari_ka2er.widgets.session_view import Tool
+from napari_ka2er.widgets.slice_tools import copied_slice
+
+CUBE = (slice(3, 7), slice(10, 20), slice(8, 18))
+
+
+@pytest.fixture
+def sections(controller, viewer, qtbot):
+    return sections_of(controller, viewer, qtbot)
+
+
+@pytest.fixture
+def session(sections, controller, viewer, tmp_path, qtbot):
+    session = begin(controller, viewer.layers["scan"], tmp_path / "sessions" / "one")
+    idle(controller, qtbot)
+    return session
+
+
+# ------------------------------------------------------------------- labels
+
+
+def test_the_table_shows_the_labels_and_follows_the_chosen_one(
+    sections, session, controller, qtbot
+):
+    table = sections.panel("Task and labels").table
+    assert [table.item(row, NAME).text() for row in range(3)] == ["liver", "spleen", "vessel"]
+    assert [table.item(row, COLOR).text() for row in range(3)] == ["1", "2", "3"]
+    controller.set_label(5)
+    idle(controller, qtbot)
+    assert table.currentRow() == 2
+    table.setCurrentCell(1, NAME)
+    assert controller.label == 2
+
+
+def test_what_is_done_in_the_table_reaches_the_session(sections, session, controller, qtbot):
+    table = sections.panel("Task and labels").table
+    table.item(1, NAME).setText("spleen, cut")
+    idle(controller, qtbot)
+    assert session.task.label(2).name == "spleen, cut"
+    assert session.task.label(2).color == TASK.label(2).color
+    table.item(0, LOCKED).setCheckState(Qt.CheckState.Checked)
+    table.item(2, VISIBLE).setCheckState(Qt.CheckState.Unchecked)
+    table.cellDoubleClicked.emit(1, STATUS)
+    idle(controller, qtbot)
+    assert session.state.locked == {1}
+    assert controller.view.hidden == {5}
+    assert session.state.statuses[2] == Status.IN_PROGRESS
+    assert table.item(1, STATUS).text() == "in progress"
+    for expected in ("done", "flagged", "not started"):
+        table.cellDoubleClicked.emit(1, STATUS)
+        idle(controller, qtbot)
+        assert table.item(1, STATUS).text() == expected
+
+
+def test_a_name_that_is_taken_is_refused_and_goes_back(
+    sections, session, controller, failures, qtbot
+):
+    table = sections.panel("Task and labels").table
+    table.item(1, NAME).setText("liver")
+    idle(controller, qtbot)
+    assert len(failures) == 1
+    assert session.task.label(2).name == "spleen"
+    assert table.item(1, NAME).text() == "spleen"
+
+
+def test_a_label_is_added_by_its_name(sections, session, controller, qtbot):
+    panel = sections.panel("Task and labels")
+    panel.new_name.setText("tumour")
+    panel.add_label.click()
+    idle(controller, qtbot)
+    assert session.task.label(6).name == "tumour"
+    assert panel.table.rowCount() == 4
+    assert panel.new_name.text() == ""
+
+
+def test_volumes_are_counted_in_the_background(sections, session, controller, qtbot):
+    write(controller, qtbot, CUBE, 2)
+    table = sections.panel("Task and labels").table
+    qtbot.waitUntil(lambda: table.item(1, SIZE).text() not in ("", "0"), timeout=10_000)
+    expected = volumes_ml(session.mask, session.volume.geometry, [2])[2]
+    assert float(table.item(1, SIZE).text()) == pytest.approx(expected, rel=5e-3)
+    assert table.item(0, SIZE).text() == "0"
+
+
+# ------------------------------------------------------------------ prompts
+
+
+def test_buttons_choose_what_the_mouse_does(sections, session, controller, qtbot):
+    prompt, correct = sections.panel("Prompt"), sections.panel("Correct")
+    buttons = {**prompt.tools, Tool.BRUSH: correct.brush, Tool.ERASER: correct.eraser}
+    for tool, made in buttons.items():
+        made.click()
+        idle(controller, qtbot)
+        assert controller.view.tool == tool
+        assert [t for t, b in buttons.items() if b.isChecked()] == [tool]
+
+
+def test_objects_are_listed_and_can_be_gone_back_to(sections, session, controller, qtbot):
+    panel = sections.panel("Prompt")
+    assert not panel.objects.isVisibleTo(panel)
+    assert "give a prompt first" in panel.accept.toolTip()
+    index = session.volume.geometry.to_world
+    controller._model = lambda *_: None  # there is no student to answer
+    for label, at in ((1, (3, 10, 9)), (2, (5, 20, 12))):
+        controller.set_label(label)
+        controller.add_prompt(Point(tuple(float(v) for v in index(at))))
+        qtbot.waitUntil(lambda n=label: panel.objects.count() == n, timeout=5000)
+    assert panel.objects.item(0).text() == "1  liver, 1 prompt"
+    panel.objects.setCurrentRow(0)
+    qtbot.waitUntil(lambda: controller.current_object == 1, timeout=5000)
+    assert controller.label == 1
+    qtbot.waitUntil(panel.delete.isEnabled, timeout=5000)
+    panel.delete.click()
+    qtbot.waitUntil(lambda: panel.objects.count() == 1, timeout=5000)
+    assert panel.objects.item(0).text() == "2  spleen, 1 prompt"
+
+
+def test_layers_that_were_removed_are_brought_back(sections, session, controller, viewer, qtbot):
+    panel = sections.panel("Prompt")
+    viewer.layers.remove(controller.view.labels)
+    idle(controller, qtbot)
+    assert panel.show_layers.isVisibleTo(panel)
+    assert "Show layers again" in sections.next_step.text()
+    assert "removed" in panel.tools[Tool.POSITIVE].toolTip()
+    panel.show_layers.click()
+    idle(controller, qtbot)
+    assert controller.view.is_complete
+    assert not panel.show_layers.isVisibleTo(panel)
+
+
+# -------------------------------------------------------------------- tools
+
+
+def prepared(controller, qtbot):
+    """Two islands and a hole of label 1, a block of label 2, painted slices."""
+    write(controller, qtbot, CUBE, 1)
+    write(controller, qtbot, (slice(4, 6), slice(13, 15), slice(11, 13)), 0)
+    write(controller, qtbot, (slice(9, 10), slice(30, 33), slice(20, 23)), 1)
+    write(controller, qtbot, (slice(1, 2), slice(30, 33), slice(20, 23)), 2)
+    controller.set_label(1)
+    idle(controller, qtbot)
+
+
+EXPECTED = {
+    "fill-between": tools.FillBetween(1, 0),
+    "fill-painted": tools.FillBetween(1, 0, (3, 9)),
+    "keep-largest": tools.KeepLargest(1),
+    "remove-small": tools.RemoveSmall(1, 0.5),
+    "fill-holes": tools.FillHoles(1),
+    "fill-holes-2d": tools.FillHoles(1, 0),
+    "smooth": tools.Smooth(1, 3.0),
+    "grow": tools.Grow(1, 3.0),
+    "shrink": tools.Shrink(1, 3.0),
+    "copy-before": tools.CopySlice(1, 0, 6, 7),
+    "copy-after": tools.CopySlice(1, 0, 4, 3),
+    "split": tools.Split(1, 2),
+    "merge": tools.Merge(1, 2),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_tool_is_one_step_and_is_what_the_log_says(
+    sections, session, controller, viewer, failures, qtbot, name
+):
+    prepared(controller, qtbot)
+    if name == "fill-painted":
+        write(controller, qtbot, (slice(3, 4), slice(5, 6), slice(5, 6)), 1)
+    panel, call = sections.panel("Correct"), EXPECTED[name]
+    panel.distance.setValue(3.0)
+    panel.smallest.setValue(0.5)
+    shown = {"copy-before": 7, "copy-after": 3}.get(name, 5)
+    viewer.dims.set_point(0, controller.view.labels.data_to_world((shown, 0, 0))[0])
+    before, n_done = session.mask.copy(), session.state.history.n_done
+    region, values = call.apply(before, session.volume.channels[0], session.volume.geometry)
+    wanted = before.copy()
+    wanted[region] = values
+    assert (wanted != before).any(), "the example must show the tool"
+    panel.tools[name].click()
+    idle(controller, qtbot)
+    assert not failures
+    np.testing.assert_array_equal(session.mask, wanted)
+    assert session.state.history.n_done == n_done + 1
+    assert tool_from_json(json.loads(json.dumps(session.state.history.last.detail))) == call
+    sections.undo.click()
+    idle(controller, qtbot)
+    np.testing.assert_array_equal(session.mask, before)
+
+
+def test_every_tool_button_has_an_example(sections):
+    assert set(sections.panel("Correct").tools) == set(EXPECTED)
+
+
+def test_two_selected_points_say_where_to_split(sections, session, controller, viewer, qtbot):
+    write(controller, qtbot, CUBE, 1)
+    points = viewer.add_points(np.array([(5, 15, 9), (5, 15, 17)]), affine=session.volume.affine)
+    points.selected_data = {0, 1}
+    sections.panel("Correct").tools["split"].click()
+    idle(controller, qtbot)
+    assert session.mask[5, 15, 9] == 1
+    assert session.mask[5, 15, 17] == 2
+
+
+def test_what_a_tool_cannot_do_is_told(sections, session, controller, viewer, failures, qtbot):
+    write(controller, qtbot, (slice(0, 1), slice(5, 9), slice(5, 9)), 1, "automatic")
+    panel = sections.panel("Correct")
+    panel.tools["fill-painted"].click()
+    idle(controller, qtbot)
+    viewer.dims.set_point(0, controller.view.labels.data_to_world((0, 0, 0))[0])
+    panel.tools["copy-before"].click()
+    idle(controller, qtbot)
+    assert len(failures) == 2
+    assert "painted" in failures[0]
+    assert "before" in failures[1]
+    assert copied_slice(session, 1, 0, 0, 1) == tools.CopySlice(1, 0, 1, 0)
+
+
+def test_the_brush_is_as_wide_in_mm_as_asked(sections, session, controller, qtbot):
+    panel, labels = sections.panel("Correct"), controller.view.labels
+    panel.brush_mm.setValue(21.0)
+    assert labels.brush_size == round(21.0 / min(session.volume.spacing)) == 10
+    labels.brush_size = 20  # by the keys or napari's own control
+    controller._note()
+    idle(controller, qtbot)
+    assert panel.brush_mm.value() == pytest.approx(20 * min(session.volume.spacing))
+
+
+def test_the_brush_is_limited_to_intensities_and_a_label(sections, session, controller, qtbot):
+    limits = sections.panel("Correct").limits
+    image = np.asarray(session.volume.channels[0])
+    middle = float(np.median(image))
+    assert not limits.low.isEnabled()
+    assert "tick Intensity" in limits.low.toolTip()
+    limits.by_intensity.click()
+    idle(controller, qtbot)
+    limits.low.setValue(middle)
+    limits.high.setValue(float(image.max()) + 1)
+    limits.over.setCurrentIndex(limits.over.findData(0))
+    idle(controller, qtbot)
+    labels = controller.view.labels
+    labels.n_edit_dimensions, labels.brush_size = 3, 9
+    labels.paint((6, 20, 15), 1)
+    idle(controller, qtbot)
+    assert session.mask.any()
+    assert image[session.mask != 0].min() >= limits.low.value()
+    limits.by_intensity.click()
+    limits.over.setCurrentIndex(limits.over.findData(1))
+    idle(controller, qtbot)
+    was = session.mask != 0
+    labels.paint((6, 20, 15), 2)
+    idle(controller, qtbot)
+    np.testing.assert_array_equal(session.mask != 0, was)
+    assert (session.mask == 2).any()
+
+
+# ------------------------------------------------------------------- review
+
+
+def test_slices_are_marked_and_counted(sections, session, controller, viewer, qtbot):
+    panel = sections.panel("Review")
+    n = session.volume.shape[0]
+    for index in (2, 5):
+        viewer.dims.set_point(0, controller.view.labels.data_to_world((index, 0, 0))[0])
+        assert panel.slice.text() == f"Slice Z {index} is right"
+        assert not panel.slice.isChecked()
+        panel.slice.click()
+        idle(controller, qtbot)
+    assert session.state.reviewed.slices[0] == {2, 5}
+    assert panel.share.text() == f"{100 * 2 / n:.0f} % reviewed: slices 2 of {n} Z."
+    viewer.dims.set_point(0, controller.view.labels.data_to_world((2, 0, 0))[0])
+    assert panel.slice.isChecked()
+    panel.slice.click()
+    idle(controller, qtbot)
+    assert session.state.reviewed.slices[0] == {5}
+    panel.whole.click()
+    idle(controller, qtbot)
+    assert session.state.reviewed.whole
+    assert panel.slice.isChecked()
+    assert panel.summary() == "100 % reviewed"
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [((), (), ()), ((0, 2), (), ()), ((1,), (0, 1, 2), (7,)), (tuple(range(4)), (), ())],
+)
+def test_the_reviewed_share_is_that_of_the_mask(slices):
+    shape = (4, 6, 8)
+    reviewed = Reviewed(False, tuple(frozenset(s) for s in slices))
+    assert reviewed_share(reviewed, shape) == pytest.approx(reviewed.mask(shape).mean())
+    assert describe(reviewed, shape).endswith(".")
+
+
+# ------------------------------------------------------------------- export
+
+
+def test_a_package_has_the_reviewed_cases_and_who_vouches(
+    sections, session, controller, viewer, qtbot, tmp_path, monkeypatch, failures
+):
+    panel = sections.panel("Export")
+    assert "reviewed first" in panel.export.toolTip()
+    write(controller, qtbot, CUBE, 1)
+    controller.review(True)
+    idle(controller, qtbot)
+    assert panel.export.isEnabled()
+    panel.reviewer.setText("Dr. K")
+    panel.patient.setText("p017")
+    panel.case.setText("case_a")
+    path = tmp_path / "Dataset001_organs"
+    monkeypatch.setattr(
+        "napari_ka2er.widgets.export_panel.QFileDialog.getSaveFileName",
+        lambda *args, **kwargs: (str(path), ""),
+    )
+    panel.export.click()
+    idle(controller, qtbot)
+    assert not failures
+    assert check_package(path) == []
+    [case] = summarise_package(path)["cases"]
+    assert case["case"].startswith("case_a")
+    assert case["reviewer"] == "Dr. K"
+
+
+def test_what_was_reviewed_before_is_offered_for_the_same_package(
+    sections, session, controller, viewer, qtbot, tmp_path
+):
+    panel = sections.panel("Export")
+    controller.review(True)
+    idle(controller, qtbot)
+    begin(controller, viewer.layers["scan"], tmp_path / "sessions" / "two")
+    idle(controller, qtbot)
+    assert panel.more_sessions == (tmp_path / "sessions" / "one",)
+    panel.others.item(0).setCheckState(Qt.CheckState.Unchecked)
+    assert panel.more_sessions == ()
+
+
+def test_a_folder_that_is_no_session_is_told(sections, session, controller, failures, tmp_path):
+    sections.panel("Export").add_more(tmp_path)
+    assert len(failures) == 1
+    assert sections.panel("Export").more_sessions == ()
+
+
+def test_labels_and_volumes_are_saved_where_asked(
+    sections, session, controller, qtbot, tmp_path, monkeypatch, failures
+):
+    panel = sections.panel("Export")
+    write(controller, qtbot, CUBE, 5)
+    for made, name in ((panel.save, "labels.nrrd"), (panel.volumes, "volumes.json")):
+        monkeypatch.setattr(
+            "napari_ka2er.widgets.export_panel.QFileDialog.getSaveFileName",
+            lambda *args, name=name: (str(tmp_path / name), ""),
+        )
+        made.click()
+        idle(controller, qtbot)
+    assert not failures
+    np.testing.assert_array_equal(read_labels(tmp_path / "labels.nrrd")[0], session.mask)
+    told = json.loads((tmp_path / "volumes.json").read_text(encoding="utf-8"))
+    expected = volumes_ml(session.mask, session.volume.geometry, [5])[5]
+    assert told["labels"]["vessel"] == pytest.approx(expected, abs=1e-3)
