@@ -141,13 +141,13 @@ class Round:
     experts : dict of str to list of Verdict
         Per retrained expert the gate's tries: the new one, then its interpolations.
     tries : tuple of Verdict
-        The gate's tries for the student, in the order in which they were made; the last decides.
+        The gate's tries for the student: the new one, then interpolations.
     scores : list of dict
         Per task and label ``task, label, before, after, change`` (`Bounds.to_json`), as
-        `ka2er_training.version_diff.label_changes` returns them.
+        `ka2er_training.changes.label_changes` returns them.
     weights_before, weights_after : dict of str to dict of str to float
         The expert map: per task, each expert's mean weight on hold-out cases (and ``"null"``), as
-        `ka2er_training.version_diff.mean_weights` returns them.
+        `ka2er_training.expert_map.mean_weights` returns them.
     code, seeds : dict
         Version of the program, and seeds.
     notes : tuple of str
@@ -176,8 +176,9 @@ class Round:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict that decided; None if the gate was not reached."""
-        return self.tries[-1] if self.tries else None
+        """The verdict about `after`; None if the gate was not reached."""
+        passed = [verdict for verdict in self.tries if verdict.promoted]
+        return next(iter([*passed, *self.tries]), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that `from_json` takes back."""

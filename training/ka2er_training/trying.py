@@ -99,6 +99,11 @@ class Decision:
     before: Scored
     after: Scored
 
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict about `folder`."""
+        return self.tries[-1] if self.promoted else self.tries[0]
+
 
 def try_gate(contest: Contest, work: Path) -> Decision:
     """Try the new one, then interpolations with 0.75, 0.5 and 0.25 of it; the first to pass wins.

@@ -1,0 +1,77 @@
+"""What a round's report shows beside numbers: worst cases as pictures, expert maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.changes import case_changes, label_changes, worst
+from ka2er_training.evaluate_workspace import part_of
+from ka2er_training.expert_map import mean_weights
+from ka2er_training.scoring import rows_of, student_system
+from ka2er_training.version_diff import write_pictures
+from napari_ka2er.model.checkpoint import load_student
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ka2er_training.workspace import Workspace
+    from napari_ka2er.model.config import Mode
+
+
+def evidence(
+    workspace: Workspace,
+    before: Path,
+    after: Path,
+    out: Path,
+    *,
+    mode: Mode = "sparse",
+    device: str = "cpu",
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Return what `Round` shows of two students: ``dataclasses.replace(round, **evidence(…))``.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Whose hold-out; evaluations that it keeps are not made again.
+    before, after : Path
+        Students' folders.
+    out : Path
+        Folder for the pictures.
+    mode, device : str
+        How students work.
+    progress, cancelled : callable, optional
+        Told the share done and what is being done; asked before every case.
+
+    Returns
+    -------
+    dict
+        ``scores``, ``weights_before``, ``weights_after``, ``pictures``.
+
+    Raises
+    ------
+    CancelledError
+        If `cancelled` says so.
+    """
+    systems = [student_system(folder, mode, device) for folder in (before, after)]
+    shared = [t for t in workspace.tasks if all(t in system.tasks for system in systems)]
+    sides = [
+        [row for task in shared for row in rows_of(workspace, system, task, cancelled=cancelled)]
+        for system in systems
+    ]
+    chosen = worst(case_changes(sides[0], sides[1]))
+    part = part_of(progress, 0.0, 0.6)
+    pictures = write_pictures(workspace, systems, chosen, out, progress=part, cancelled=cancelled)
+    weights = []
+    for i, folder in enumerate((before, after)):
+        if progress is not None:
+            progress(0.6 + 0.2 * i, f"expert map of {folder.name}")
+        weights.append(mean_weights(workspace, load_student(folder, device), mode=mode))
+    return {
+        "scores": label_changes(sides[0], sides[1], workspace.settings.gate),
+        "weights_before": weights[0],
+        "weights_after": weights[1],
+        "pictures": tuple(pictures),
+    }
