@@ -37,11 +37,11 @@ def phantom(seed: int) -> tuple[Volume, np.ndarray]:
     return Volume(image.astype(np.float32), AFFINE), labels
 
 
-def write_raw(folder: Path, n_cases: int = 5, n_channels: int = 1) -> Path:
-    """Write an nnU-Net raw dataset with the cases p0_a, p1_a …"""
+def write_raw(folder: Path, n_cases: int = 5, n_channels: int = 1, first: int = 0) -> Path:
+    """Write an nnU-Net raw dataset with the cases p0_a, p1_a … or from another number on."""
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
-    for number in range(n_cases):
+    for number in range(first, first + n_cases):
         volume, labels = phantom(number)
         for channel in range(n_channels):
             write_volume(folder / "imagesTr" / f"p{number}_a_{channel:04d}.nii.gz", volume)

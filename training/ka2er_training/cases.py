@@ -62,6 +62,8 @@ class PreparedCase:
         Per label, some grid indices (N, 3) inside it.
     views : tuple of tuple of StoredMap
         Per expert, its feature maps, finest first.
+    weight : float
+        How often it is drawn, relative to the task's other cases.
     """
 
     name: str
@@ -72,6 +74,7 @@ class PreparedCase:
     soft: StoredMap | None
     focus: tuple[NDArray[np.float64], ...]
     views: tuple[tuple[StoredMap, ...], ...]
+    weight: float = 1.0
 
     @property
     def is_labelled(self) -> bool:
@@ -155,8 +158,9 @@ def prepare_case(
         else None
     )
     views = tuple(_view(expert, volume, entry, cache / "features") for expert in experts)
+    focus = _focus(target.data)
     return PreparedCase(
-        source.name, source.task, grid, image, target, probabilities, _focus(target.data), views
+        source.name, source.task, grid, image, target, probabilities, focus, views, source.weight
     )
 
 

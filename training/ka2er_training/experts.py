@@ -45,7 +45,7 @@ class ExpertPlan:
 
 
 @dataclass(slots=True)
-class _Monitor:
+class Monitor:
     """Turn the job's reports into progress and log lines, and keep them."""
 
     progress: Callable[[float, str], None] | None
@@ -96,7 +96,7 @@ def train_expert(
     plan = plan or ExpertPlan()
     job, device = _job(workspace, task, plan)
     check_training_data(workspace, task)
-    monitor = _Monitor(progress, job.preset.iterations)
+    monitor = Monitor(progress, job.preset.iterations)
     started = time.monotonic()
     with workspace.lock(f"expert-{task}"):
         if plan.resume and latest_checkpoint(fold_folder(job)) is None:
@@ -158,7 +158,7 @@ def _run(
     task: str,
     job: Job,
     device: str,
-    hooks: tuple[_Monitor, Callable[[], bool] | None],
+    hooks: tuple[Monitor, Callable[[], bool] | None],
 ) -> None:
     """Let nnU-Net work in a process of its own; what it was told and said stays in ``runs/``."""
     run = workspace.run_folder(f"expert-{task}")

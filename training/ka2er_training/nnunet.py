@@ -142,7 +142,7 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     checkpoint = latest_checkpoint(folder) if job.resume else None
     if checkpoint is None:
         shutil.rmtree(folder, ignore_errors=True)
-    _seed(job.seed)
+    seed_everything(job.seed)
     plans = read_json(job.preprocessed / f"{job.preset.plans}.json")
     plans["continue_training"] = checkpoint is not None
     description = read_json(job.preprocessed / "dataset.json")
@@ -152,13 +152,15 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     trainer.configure(job.preset, report)
     if checkpoint:
         trainer.load_checkpoint(str(checkpoint))
-        _seed(job.seed + trainer.current_epoch)  # else the first epochs' patches would come again
+        seed_everything(
+            job.seed + trainer.current_epoch
+        )
         report({"stage": "resuming", "epoch": trainer.current_epoch, "of": job.preset.epochs})
     if trainer.current_epoch < job.preset.epochs:
         trainer.run_training()
 
 
-def _seed(seed: int) -> None:
+def seed_everything(seed: int) -> None:
     """Seed everything that nnU-Net draws from."""
     import numpy as np
     import torch

@@ -108,7 +108,7 @@ class _Lesson:
     def draw(self, step: int, generator: np.random.Generator) -> Sample:
         """Return a window of a random case of a random task."""
         task = list(self.by_task)[generator.choice(len(self.share), p=self.share)]
-        case = self.by_task[task][generator.integers(len(self.by_task[task]))]
+        case = _some_case(self.by_task[task], generator)
         strength = self.teaching.augmentation * self.strength.get(task, 1.0)
         window = random_window(
             case.grid,
@@ -177,6 +177,14 @@ class _Lesson:
             return None
         own = names.index(sample.task)
         return own if int(sample.features.state[0, own]) == REAL else None
+
+
+def _some_case(cases: Sequence[PreparedCase], generator: np.random.Generator) -> PreparedCase:
+    """Return a random case, drawn by weight."""
+    weights = np.array([case.weight for case in cases])
+    if (weights == weights[0]).all():
+        return cases[generator.integers(len(cases))]
+    return cases[generator.choice(len(cases), p=weights / weights.sum())]
 
 
 def _focus(case: PreparedCase, generator: np.random.Generator) -> np.ndarray[Any, Any] | None:

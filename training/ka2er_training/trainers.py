@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,6 +61,7 @@ class Ka2erTrainer(nnUNetTrainer):
     preset: Preset
     report: Callable[[dict[str, Any]], None]
     cross_entropy: torch.nn.CrossEntropyLoss | None = None
+    replayed: tuple[list[str], list[str]] | None = None
 
     def configure(self, preset: Preset, report: Callable[[dict[str, Any]], None]) -> None:
         """Take over a preset's schedule, and where to report each epoch to."""
@@ -69,6 +71,28 @@ class Ka2erTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = preset.val_iterations
         self.save_every = preset.save_every
         self.initial_lr = preset.learning_rate
+
+    def replay(self, cases: list[str], corrected: set[str], share: float) -> None:
+        """Train on these cases, so that `share` of the patches come from corrected ones."""
+        self.replayed = repeated(cases, corrected, share), list(cases)
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Return the cases for training and for nnU-Net's running Dice.
+
+        Corrected cases are listed several times: the loaders' workers start as soon as they are
+        made, so that probabilities could only be given by a copy of nnU-Net's whole method.
+        """
+        split: tuple[list[str], list[str]] = self.replayed or super().do_split()
+        return split
+
+    @property
+    def plain_network(self) -> torch.nn.Module:
+        """The network without what distributed training and compilation put around it."""
+        network = self.network.module if self.is_ddp else self.network
+        plain: torch.nn.Module = (
+            network._orig_mod if isinstance(network, OptimizedModule) else network
+        )
+        return plain
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, WarmUpPolyLR]:
         """Return the preset's optimizer and its schedule."""
@@ -154,10 +178,8 @@ class Ka2erTrainer(nnUNetTrainer):
         """Write a checkpoint as nnU-Net does, but under a temporary name that is then renamed."""
         if self.local_rank != 0 or self.disable_checkpointing:
             return
-        network = self.network.module if self.is_ddp else self.network
-        network = network._orig_mod if isinstance(network, OptimizedModule) else network
         checkpoint = {
-            "network_weights": network.state_dict(),
+            "network_weights": self.plain_network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler else None,
             "logging": self.logger.get_checkpoint(),
@@ -187,6 +209,19 @@ class Ka2erTrainerCE(Ka2erTrainer):
         weights = [0.5**level for level in range(len(self._get_deep_supervision_scales()))]
         weights[-1] = 0.0 if len(weights) > 1 else 1.0
         return Float32Loss(DeepSupervisionWrapper(loss, [w / sum(weights) for w in weights]))
+
+
+def repeated(cases: list[str], corrected: set[str], share: float) -> list[str]:
+    """Return cases, each so often that `share` of the list are corrected ones, or nearly so."""
+    new = [case for case in cases if case in corrected]
+    old = [case for case in cases if case not in corrected]
+    if not new or not old:
+        return list(cases)
+    if share in (0, 1):
+        return new if share else old
+    odds = share * len(old) / ((1 - share) * len(new))
+    per_new = Fraction(odds).limit_denominator(20) or Fraction(1, 20)
+    return new * per_new.numerator + old * per_new.denominator
 
 
 def computes_bfloat16() -> bool:

@@ -1,0 +1,237 @@
+"""One round: packages in, experts retrained, student re-amalgamated, gate, promoted or kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.ingest_plan import plan_ingest
+from ka2er_training.ledger import settle_all
+from ka2er_training.package_check import check_for_workspace
+from ka2er_training.registry import current
+from ka2er_training.retrain_estimates import affected, estimate
+from ka2er_training.round_state import (
+    NOTHING,
+    RoundOptions,
+    RoundState,
+    new_round,
+    now,
+    unfinished,
+)
+from ka2er_training.workspace import Workspace
+from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.package import read_package
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from ka2er_training.retrain_stages import RoundWork
+
+    Progress = Callable[[float, str], None]
+
+logger = logging.getLogger(__name__)
+
+LOCK = "retrain"
+# Which share of the whole each stage is, for one progress bar.
+SHARES = {
+    "ingest": 0.02,
+    "plan": 0.01,
+    "experts": 0.25,
+    "expert_gate": 0.07,
+    "student": 0.47,
+    "gate": 0.14,
+    "decide": 0.01,
+    "report": 0.03,
+}
+_TRAINING = ("experts", "expert_gate", "student", "gate", "decide")
+
+
+def retrain(
+    folder: Path,
+    packages: Sequence[Path],
+    options: RoundOptions | None = None,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Take packages, retrain, and let the gate decide; see docs/retraining.md.
+
+    The current student stays as it is until the gate has passed the new one.
+
+    Parameters
+    ----------
+    folder : Path
+        The workspace.
+    packages : sequence of Path
+        At least one; with `resume` none, or the same.
+    options : RoundOptions, optional
+        Lengths and kinds; with `resume` those of the broken round count.
+    resume : bool
+        Go on with the round that was broken off.
+    device : str
+        Where to train.
+    progress, cancelled : callable, optional
+        Told the share done and a line of text; asked often whether to stop.
+
+    Returns
+    -------
+    dict
+        Plain data: ``round``, ``status`` (``"promoted"``, ``"refused"``, ``"nothing to train"``),
+        ``reason``, ``before``, ``version``, ``report``, ``seconds``, ``stages``.
+
+    Raises
+    ------
+    UserError
+        If a package cannot be taken, there is no student, another retraining is at work, or one
+        was broken off and `resume` is False.
+    CancelledError
+        If `cancelled` said so; the round can be resumed.
+    """
+    workspace = Workspace.open(folder)
+    with workspace.lock(LOCK):
+        state = _begin(workspace, packages, options or RoundOptions(), resume)
+        _run(workspace, state, device, progress, cancelled)
+    return summary(workspace, state)
+
+
+def dry_run(folder: Path, packages: Sequence[Path], options: RoundOptions) -> dict[str, Any]:
+    """Return what `retrain` would do and how long that would take; nothing changes.
+
+    Raises
+    ------
+    UserError
+        If a package cannot be taken, or there is no student.
+    """
+    workspace = Workspace.open(folder)
+    before = _require_student(workspace)
+    _check(workspace, packages, options)
+    plan = plan_ingest(workspace, [read_package(path) for path in packages], 0)
+    counts: dict[str, dict[str, int]] = {}
+    for item in plan:
+        of_task = counts.setdefault(item["task"], {})
+        of_task[item["split"]] = of_task.get(item["split"], 0) + 1
+    told = estimate(workspace, options, counts)
+    return {"before": before, "cases": counts, "tasks": affected(counts), "estimate": told}
+
+
+def summary(workspace: Workspace, state: RoundState) -> dict[str, Any]:
+    """Return what came of a finished round, as plain data."""
+    decided = state.stages.get("decide", {}).get("result", {})
+    return {
+        "round": state.number,
+        "status": state.status,
+        "reason": state.stages.get("gate", {}).get("result", {}).get("reason", state.status),
+        "before": state.before,
+        "version": decided.get("version"),
+        "current": current(workspace),
+        "report": state.result("report").get("report"),
+        "seconds": round(sum(stage["seconds"] for stage in state.stages.values()), 1),
+        "stages": {name: stage["seconds"] for name, stage in state.stages.items()},
+        "withdrawn": decided.get("withdrawn", []),
+    }
+
+
+def _begin(
+    workspace: Workspace, packages: Sequence[Path], options: RoundOptions, resume: bool
+) -> RoundState:
+    """Return the round to work on: the broken one, or a new one of checked packages."""
+    broken = unfinished(workspace)
+    if resume:
+        return _resumed(workspace, broken, packages)
+    if broken is not None:
+        got = f"round {broken.number}, which was broken off"
+        raise UserError("no unfinished round", got, "go on with it: ka2er retrain DIR --resume")
+    before = _require_student(workspace)
+    _check(workspace, packages, options)
+    digests = [{"path": str(p.absolute()), "digest": read_package(p).digest} for p in packages]
+    return new_round(workspace, options, digests, before)
+
+
+def _resumed(
+    workspace: Workspace, broken: RoundState | None, packages: Sequence[Path]
+) -> RoundState:
+    if broken is None:
+        raise UserError(f"a broken round in {workspace.folder}", "none", "leave out --resume")
+    known = {package["digest"] for package in broken.packages}
+    if other := [path for path in packages if read_package(path).digest not in known]:
+        raise UserError(f"the packages of round {broken.number}", f"{other[0]}", "give none")
+    settle_all(workspace)
+    logger.info("going on with round %d", broken.number)
+    return broken
+
+
+def _require_student(workspace: Workspace) -> str:
+    version = current(workspace)
+    if version is None:
+        raise UserError(f"a student in {workspace.folder}", "none", "make one: ka2er amalgamate")
+    return version
+
+
+def _check(workspace: Workspace, packages: Sequence[Path], options: RoundOptions) -> None:
+    """Refuse packages that the workspace cannot take, with all reasons."""
+    if not packages:
+        raise UserError("at least one package", "none")
+    found = 0
+    for path in packages:
+        problems = check_for_workspace(workspace, path, to_holdout=options.to_holdout)
+        for problem in problems:
+            logger.error("%s: %s", path, problem)
+        found += len(problems)
+    if found:
+        raise UserError("packages that the workspace can take", f"{found} problems, listed above")
+
+
+def _run(
+    workspace: Workspace,
+    state: RoundState,
+    device: str,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> None:
+    """Do the stages that are not done."""
+    from ka2er_training import retrain_stages as stages
+    from ka2er_training.retrain_decision import decide
+    from ka2er_training.round_record import write_report
+
+    works = {
+        "ingest": stages.take_packages,
+        "plan": stages.plan_round,
+        "experts": stages.train_experts,
+        "expert_gate": stages.judge_experts,
+        "student": stages.train_student,
+        "gate": stages.judge_student,
+        "decide": decide,
+        "report": write_report,
+    }
+    done = 0.0
+    work = stages.RoundWork(workspace, state, device, progress, cancelled)
+    for name, do in works.items():
+        if cancelled and cancelled():
+            raise CancelledError
+        if name not in _TRAINING or state.result("plan")["tasks"]:
+            _stage(work, name, do, done)
+        done += SHARES[name]
+    state.status = state.stages.get("decide", {}).get("result", {}).get("status", NOTHING)
+    state.finished = now()
+    state.save(workspace)
+    stages.clear(work)
+
+
+def _stage(
+    work: RoundWork, name: str, do: Callable[[RoundWork], dict[str, Any]], done: float
+) -> None:
+    """Do one stage, with its share of the progress bar."""
+    told = work.progress
+    if told:
+        told(done, name.replace("_", " "))
+        share = SHARES[name]
+        work = dataclasses.replace(
+            work, progress=lambda part, what: told(done + share * part, f"{name}: {what}")
+        )
+    if name not in work.state.stages:
+        logger.info("round %d: %s", work.state.number, name.replace("_", " "))
+    work.state.run(work.workspace, name, lambda: do(work))

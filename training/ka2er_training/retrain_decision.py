@@ -1,0 +1,60 @@
+"""What follows from the gate: a version, and the current one with its experts, or a withdrawal."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.ingest import withdraw
+from ka2er_training.lineage import lineage_of
+from ka2er_training.registry import add_version, promote, student_folder
+from ka2er_training.retrain_stages import student_experts
+from ka2er_training.round_state import PROMOTED, REFUSED, now
+from ka2er_training.verdicts import Verdict
+from ka2er_training.workspace import read_json
+from napari_ka2er.core.io.atomic import replacing
+from napari_ka2er.core.student_card import read_student_json
+
+if TYPE_CHECKING:
+    from ka2er_training.retrain_stages import RoundWork
+
+
+def decide(work: RoundWork) -> dict[str, Any]:
+    """Make the candidate a version; promote it with its experts, or withdraw the corrections."""
+    gate = work.state.result("gate")
+    version = _add_version(work, Path(gate["folder"]))
+    if not gate["promoted"]:
+        moved = withdraw(work.workspace, work.state.number)
+        return {"version": version, "status": REFUSED, "withdrawn": moved}
+    for name in student_experts(work):
+        _use_expert(student_folder(work.workspace, version) / "experts" / name, work, name)
+    promote(work.workspace, version, gate["reason"])
+    return {"version": version, "status": PROMOTED, "withdrawn": []}
+
+
+def _add_version(work: RoundWork, folder: Path) -> str:
+    state, gate = work.state, work.state.result("gate")
+    experts = read_student_json(folder)["config"]["experts"]
+    verdict = Verdict.from_json(gate["verdicts"][-1])
+    lineage = lineage_of(
+        None if state.options.from_scratch else state.before,
+        {entry["name"]: entry["digest"] for entry in experts},
+        packages=[package["digest"] for package in state.packages],
+        settings={**asdict(state.options), **asdict(work.workspace.settings.retrain)},
+        seeds={"round": state.result("student")["seed"]},
+        verdict=verdict,
+        number=state.number,
+    )
+    return add_version(work.workspace, folder, {"lineage": lineage, "created": now()}, verdict)
+
+
+def _use_expert(source: Path, work: RoundWork, task: str) -> None:
+    """Let an expert of the promoted student be the workspace's."""
+    target = work.workspace.expert_folder(task)
+    present = target / "expert.json"
+    if present.is_file() and read_json(present) == read_json(source / "expert.json"):
+        return
+    with replacing(target) as partial:
+        shutil.copytree(source, partial)

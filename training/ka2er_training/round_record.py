@@ -1,0 +1,124 @@
+"""A finished round as one record and one page: ``round.json`` and the report."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.evaluate import Row
+from ka2er_training.ledger import packages_folder
+from ka2er_training.round_report import write_round_report
+from ka2er_training.round_state import NOTHING, now
+from ka2er_training.rounds import PackageIn, Round, Stage, Training
+from ka2er_training.verdicts import Verdict
+from ka2er_training.version_diff import label_changes
+from ka2er_training.workspace import read_json, write_json
+from napari_ka2er.core.package import read_package, summarise_package
+
+if TYPE_CHECKING:
+    from ka2er_training.retrain_stages import RoundWork
+
+
+def write_report(work: RoundWork) -> dict[str, Any]:
+    """Write ``round.json`` and ``reports/round-NNNN.html``; return where they are."""
+    found = record_of(work)
+    write_json(work.folder / "round.json", found.to_json())
+    page = work.workspace.folder / "reports" / f"{work.folder.name}.html"
+    write_round_report(page, found)
+    return {"report": str(page), "record": str(work.folder / "round.json")}
+
+
+def record_of(work: RoundWork) -> Round:
+    """Return a round's record; without training if there was nothing to train."""
+    state = work.state
+    decided = state.stages.get("decide", {}).get("result", {})
+    gate = state.stages.get("gate", {}).get("result", {})
+    judged = state.stages.get("expert_gate", {}).get("result", {}).get("verdicts", {})
+    return Round(
+        number=state.number,
+        started=state.started,
+        finished=now(),
+        before=state.before,
+        after=decided.get("version", state.before),
+        decision=decided.get("status", NOTHING),
+        reason=gate.get("reason", "no new case to train on"),
+        packages=tuple(_package(work, p["digest"], p["path"]) for p in state.packages),
+        trained=tuple(_trained(work)),
+        stages=tuple(
+            Stage(name, cost["seconds"], cost["cpu_s"]) for name, cost in state.stages.items()
+        ),
+        experts={
+            name: [Verdict.from_json(verdict) for verdict in tries]
+            for name, tries in judged.items()
+        },
+        tries=tuple(Verdict.from_json(verdict) for verdict in gate.get("verdicts", ())),
+        scores=_scores(work),
+        code={"napari-ka2er": version("napari-ka2er")},
+        seeds={"round": state.number if state.options.seed is None else state.options.seed},
+        notes=tuple(_notes(work)),
+    )
+
+
+def _package(work: RoundWork, digest: str, path: str) -> PackageIn:
+    """Return what came in with one package."""
+    kept = packages_folder(work.workspace, digest)
+    told, package = summarise_package(kept), read_package(kept)
+    plan = [item for item in read_json(work.folder / "ingest.json") if item["package"] == digest]
+    splits = [item["split"] for item in plan]
+    cases = told["cases"]
+    students = {str((case["student"] or {}).get("version", "")) for case in cases}
+    return PackageIn(
+        name=Path(path).name,
+        digest=digest,
+        task=package.task.name,
+        cases=len(cases),
+        training=splits.count("training"),
+        held=splits.count("held"),
+        holdout=splits.count("holdout"),
+        reviewed_share=sum(case["reviewed_share"] for case in cases) / len(cases),
+        clicks=sum(case["n_prompts"] for case in cases),
+        seconds=sum(case["seconds"] or 0.0 for case in cases),
+        reviewers=tuple(sorted({str(c["reviewer"]) for c in cases if c["reviewer"]})),
+        student=", ".join(sorted(students - {""})),
+    )
+
+
+def _trained(work: RoundWork) -> list[Training]:
+    """Return experts and the student's parts, with where their curves are."""
+    stages, trained = work.state.stages, []
+    for name, one in stages.get("experts", {}).get("result", {}).get("experts", {}).items():
+        kept = ("cases", "corrected", "seconds")
+        settings = {key: one[key] for key in kept if key in one}
+        trained.append(Training(f"expert {name}", one["epochs"], settings))
+    notes = stages.get("student", {}).get("result")
+    if notes:
+        for part, steps in notes["steps"].items():
+            log = work.folder / part / "scalars.jsonl"
+            where = str(log) if log.is_file() else ""
+            trained.append(Training(f"student: {part}", steps, {"seed": notes["seed"]}, where))
+    return trained
+
+
+def _scores(work: RoundWork) -> list[dict[str, Any]]:
+    path = work.folder / "rows.json"
+    if not path.is_file():
+        return []
+    rows = {k: [Row.from_json(row) for row in found] for k, found in read_json(path).items()}
+    return list(label_changes(rows["before"], rows["after"], work.workspace.settings.gate))
+
+
+def _notes(work: RoundWork) -> list[str]:
+    stages = work.state.stages
+    notes = [
+        f"expert {task}: {reason}"
+        for task, reason in stages.get("expert_gate", {})
+        .get("result", {})
+        .get("reasons", {})
+        .items()
+    ]
+    if moved := stages.get("decide", {}).get("result", {}).get("withdrawn"):
+        notes.append(f"{len(moved)} corrections were taken out of training again")
+    if work.state.options.from_scratch:
+        notes.append("everything was trained from scratch, for comparison")
+    return notes

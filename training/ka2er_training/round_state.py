@@ -1,0 +1,197 @@
+"""Where a round of `ka2er retrain` is: which stages are done, and what came of them.
+
+``runs/round-NNNN/state.json`` is written after every stage, under a temporary name first; a stage
+that is not in it is done again, from its own checkpoints.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.workspace import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ka2er_training.workspace import Workspace
+    from napari_ka2er.model.config import Mode
+
+STAGES = (
+    "ingest",
+    "plan",
+    "experts",
+    "expert_gate",
+    "student",
+    "gate",
+    "decide",
+    "report",
+)
+RUNNING, PROMOTED, REFUSED, NOTHING = "running", "promoted", "refused", "nothing to train"
+_ROUND = re.compile(r"round-(\d{4})")
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOptions:
+    """What `ka2er retrain` was asked for.
+
+    Parameters
+    ----------
+    preset : str
+        The student's, ``"tiny"`` or ``"base"``.
+    from_scratch : bool
+        Train everything anew, with full schedules, on the same data.
+    steps, polish_steps, click_steps, expert_epochs : int or None
+        Instead of the preset's share.
+    checkpoint_every : int or None
+        Steps; instead of the preset's.
+    to_holdout : bool
+        Whether cases of held-out patients may update the hold-out.
+    mode : str
+        The student's mode in the gate.
+    seed : int or None
+        Of everything random; None: the number of the round.
+    """
+
+    preset: str = "tiny"
+    from_scratch: bool = False
+    steps: int | None = None
+    polish_steps: int | None = None
+    click_steps: int | None = None
+    expert_epochs: int | None = None
+    checkpoint_every: int | None = None
+    to_holdout: bool = False
+    mode: Mode = "sparse"
+    seed: int | None = None
+
+
+@dataclass(slots=True)
+class RoundState:
+    """One round.
+
+    Parameters
+    ----------
+    number : int
+        1 for the first.
+    options : RoundOptions
+        What was asked for.
+    packages : list of dict
+        ``path`` and ``digest`` of each.
+    before : str
+        The student that was current.
+    started, finished : str
+        ISO 8601; not finished: empty.
+    status : str
+        ``"running"``, ``"promoted"``, ``"refused"`` or ``"nothing to train"``.
+    stages : dict
+        Per finished stage: ``seconds``, ``cpu_s``, ``peak_mib``, ``result``.
+    """
+
+    number: int
+    options: RoundOptions
+    packages: list[dict[str, str]]
+    before: str
+    started: str
+    finished: str = ""
+    status: str = RUNNING
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def save(self, workspace: Workspace) -> None:
+        """Write it; the round exists from the first time on."""
+        folder = round_folder(workspace, self.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "state.json", {"format": 1, **asdict(self)})
+
+    def result(self, stage: str) -> dict[str, Any]:
+        """Return what came of a finished stage."""
+        found: dict[str, Any] = self.stages[stage]["result"]
+        return found
+
+    def run(self, workspace: Workspace, stage: str, work: Callable[[], dict[str, Any]]) -> None:
+        """Do a stage, unless it is done, and note what it cost."""
+        if stage in self.stages:
+            return
+        started, cpu = time.monotonic(), cpu_seconds()
+        result = work()
+        self.stages[stage] = {
+            "seconds": round(time.monotonic() - started, 2),
+            "cpu_s": round(cpu_seconds() - cpu, 2),
+            "peak_mib": peak_mib(),
+            "result": result,
+        }
+        self.save(workspace)
+
+
+def round_folder(workspace: Workspace, number: int) -> Path:
+    """Return the folder of a round."""
+    return workspace.folder / "runs" / f"round-{number:04d}"
+
+
+def options_of(workspace: Workspace, number: int) -> RoundOptions:
+    """Return what a round was asked for; the defaults if it was not begun by `ka2er retrain`."""
+    path = round_folder(workspace, number) / "state.json"
+    return _read(path).options if path.is_file() else RoundOptions()
+
+
+def new_round(
+    workspace: Workspace, options: RoundOptions, packages: list[dict[str, str]], before: str
+) -> RoundState:
+    """Return the next round, written."""
+    number = 1 + max((state.number for state in rounds(workspace)), default=0)
+    state = RoundState(number, options, packages, before, now())
+    state.save(workspace)
+    return state
+
+
+def rounds(workspace: Workspace) -> list[RoundState]:
+    """Return all rounds, oldest first."""
+    folders = sorted((workspace.folder / "runs").glob("round-*"))
+    found = [folder / "state.json" for folder in folders if _ROUND.fullmatch(folder.name)]
+    return [_read(path) for path in found if path.is_file()]
+
+
+def unfinished(workspace: Workspace) -> RoundState | None:
+    """Return the round that was broken off, if the last one was."""
+    states = rounds(workspace)
+    return states[-1] if states and states[-1].status == RUNNING else None
+
+
+def refused_packages(workspace: Workspace) -> list[Path]:
+    """Return the kept packages of refused rounds that no later round has taken."""
+    from ka2er_training.ledger import packages_folder
+
+    taken = {
+        str(case.get("package"))
+        for task in workspace.tasks
+        for case in workspace.manifest(task)
+        if case["split"] != "queued"
+    }
+    digests = [p["digest"] for s in rounds(workspace) if s.status == REFUSED for p in s.packages]
+    return [packages_folder(workspace, d) for d in dict.fromkeys(digests) if d not in taken]
+
+
+def _read(path: Path) -> RoundState:
+    data = {key: value for key, value in read_json(path).items() if key != "format"}
+    return RoundState(**{**data, "options": RoundOptions(**data["options"])})
+
+
+def now() -> str:
+    """Return the time as text."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and those it has started and seen end."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def peak_mib() -> int:
+    """Return the largest resident size so far of this process or one it has started."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(max(one.ru_maxrss for one in used) / 1024)
