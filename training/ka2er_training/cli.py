@@ -29,6 +29,7 @@ GROUPS = (
     "sample",
     "bench",
     "session",
+    "retrain",
     "tool",
 )
 
@@ -36,7 +37,19 @@ DONE, USER_ERROR, REFUSED, INTERRUPTED = 0, 2, 3, 130
 
 
 class GateRefusedError(RuntimeError):
-    """The gate found a task that got worse; the current student stays."""
+    """The gate found a task that got worse; the current student stays.
+
+    Parameters
+    ----------
+    reason : str
+        Why.
+    result : dict, optional
+        What `--json` prints all the same.
+    """
+
+    def __init__(self, reason: str, result: dict[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.result = result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,13 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USER_ERROR
     except GateRefusedError as error:
         logger.error("refused: %s", error)
+        _print_json(args, error.result)
         return REFUSED
     except (KeyboardInterrupt, CancelledError):
         logger.error("interrupted; nothing half-written is left")
         return INTERRUPTED
+    _print_json(args, result)
+    return DONE
+
+
+def _print_json(args: argparse.Namespace, result: Any) -> None:
     if args.json and result is not None:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    return DONE
 
 
 def build_parser() -> argparse.ArgumentParser:
