@@ -104,3 +104,12 @@ def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: %(default)s)"
     )
+
+
+def add_executor(command: argparse.ArgumentParser) -> None:
+    """Add the `--executor` option."""
+    command.add_argument(
+        "--executor",
+        choices=["local", "slurm"],
+        help="run as jobs: processes here, or on Slurm, as [executor] in ka2er.toml says",
+    )

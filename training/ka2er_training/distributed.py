@@ -1,4 +1,4 @@
-"""Several processes under `torchrun`: who am I, and who goes first."""
+"""Several processes under `torchrun` or submitit: who am I, and who goes first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from torch import distributed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# What both of them tell every process.
+_MEETING = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 def rank() -> int:
@@ -29,7 +32,7 @@ def _is_running() -> bool:
 
 @contextmanager
 def processes(device: str) -> Iterator[str]:
-    """Join the processes that `torchrun` has started; do nothing without it.
+    """Join the processes that `torchrun` or submitit has started; do nothing without them.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ def processes(device: str) -> Iterator[str]:
     str
         The device for this process.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not all(name in os.environ for name in _MEETING):
         yield device
         return
     on_gpu = device.startswith("cuda")

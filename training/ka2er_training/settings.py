@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tomli_w
 
+from ka2er_training.executor_settings import ExecutorSettings
 from ka2er_training.presets import LOSSES, PRESETS, Preset, check_choice, check_number, is_number
 from ka2er_training.retrain_settings import RetrainSettings
 from napari_ka2er.core.errors import UserError
@@ -147,6 +148,7 @@ def read_settings(path: Path) -> Settings:
         return parse_settings(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
             "a workspace (a folder with ka2er.toml)", f"{path.parent}", "ka2er init makes one"
         ) from error
     except UserError as error:
@@ -179,7 +181,8 @@ def parse_settings(text: str) -> Settings:
 
 def new_text(settings: Settings) -> str:
     """Return the text of a new ``ka2er.toml`` without tasks."""
-    parts = {name: getattr(settings, name) for name in ("expert", "holdout", "gate", "retrain")}
+    names = ("expert", "holdout", "gate", "retrain", "executor")
+    parts = {name: getattr(settings, name) for name in names}
     tables = {
         name: {item.name: getattr(part, item.name) for item in fields(part)}
         for name, part in parts.items()
@@ -188,6 +191,7 @@ def new_text(settings: Settings) -> str:
 
 
 def with_task(text: str, record: TaskRecord) -> str:
+        executor=_build(ExecutorSettings, table, "executor"),
     """Return the text of a ``ka2er.toml`` with one more task at its end; comments stay."""
     table = tomli_w.dumps({"tasks": {record.task.name: record.to_table()}})
     text = f"{text.rstrip()}\n\n{table}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.cli import add_command, add_device
+from ka2er_training.cli import add_command, add_device, add_executor
+from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,10 @@ def add(commands: Any) -> None:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--resume", action="store_true", help="go on where a broken run stopped")
     add_device(command)
+    add_executor(command)
+    command.add_argument(
+        "--processes", type=int, default=1, help="of the student's job, per node (default: 1)"
+    )
 
 
 def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
@@ -50,9 +55,18 @@ def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
         click_steps=args.click_steps,
         checkpoint_every=args.checkpoint_every,
         seed=args.seed,
-        device=str(resolve_device(args.device)),
+        device=args.device if args.executor else str(resolve_device(args.device)),
         resume=args.resume,
     )
     workspace = Workspace.open(args.folder)
+    if args.executor:
+        from ka2er_training.scale import amalgamate_in_jobs
+
+        with progress_bar() as show:
+            return amalgamate_in_jobs(
+                workspace, plan, executor=args.executor, processes=args.processes, progress=show
+            )
+    if args.processes != 1:
+        raise UserError("--executor with --processes", "none", "or use torchrun")
     with processes(plan.device) as device, progress_bar() as show:
         return amalgamate_workspace(workspace, replace(plan, device=device), progress=show)

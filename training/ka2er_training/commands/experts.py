@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.cli import add_command, add_device
+from ka2er_training.cli import add_command, add_device, add_executor
+from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
+
+    from ka2er_training.workspace import Workspace
 
 
 def add(commands: Any) -> None:
@@ -38,9 +41,11 @@ def add(commands: Any) -> None:
 
 def _add_train(actions: Any) -> None:
     """Add `expert train`."""
-    command = add_command(actions, "train", run_train, "train a task's expert with nnU-Net")
+    command = add_command(actions, "train", run_train, "train tasks' experts with nnU-Net")
     command.add_argument("folder", type=Path, metavar="DIR", help="the workspace")
-    command.add_argument("task", metavar="TASK")
+    command.add_argument("tasks", nargs="*", metavar="TASK")
+    command.add_argument("--all", action="store_true", help="every task of the workspace")
+    add_executor(command)
     command.add_argument(
         "--preset", help="tiny (CPU), standard, resenc-m or resenc-l (default: as ka2er.toml says)"
     )
@@ -51,14 +56,38 @@ def _add_train(actions: Any) -> None:
 
 
 def run_train(args: argparse.Namespace) -> dict[str, Any]:
-    """Train an expert."""
+    """Train one expert here, or several, each in turn or as a job."""
     from ka2er_training.experts import ExpertPlan, train_expert
     from ka2er_training.progress import progress_bar
     from ka2er_training.workspace import Workspace
 
     plan = ExpertPlan(args.preset, args.loss, args.resume, args.device, args.seed)
+    workspace = Workspace.open(args.folder)
+    tasks = _tasks(workspace, args)
     with progress_bar() as progress:
-        return train_expert(Workspace.open(args.folder), args.task, plan, progress=progress)
+        if args.executor:
+            from ka2er_training.executors import require_all
+            from ka2er_training.scale import train_experts
+
+            outcomes = train_experts(
+                workspace, tasks, plan, executor=args.executor, progress=progress
+            )
+            return {"experts": require_all(outcomes)}
+        trained = [train_expert(workspace, task, plan, progress=progress) for task in tasks]
+    return trained[0] if len(trained) == 1 else {"experts": trained}
+
+
+def _tasks(workspace: Workspace, args: argparse.Namespace) -> list[str]:
+    """Return the tasks that are meant, each once."""
+    if args.all == bool(args.tasks):
+        got = "both" if args.all else "neither"
+        raise UserError(f"names of tasks ({', '.join(workspace.tasks)}), or --all", got)
+    chosen = list(dict.fromkeys(workspace.tasks if args.all else args.tasks))
+    if not chosen:
+        raise UserError(f"a task in {workspace.folder}", "none", "ka2er task add adds one")
+    for task in chosen:
+        workspace.record(task)
+    return chosen
 
 
 def run_add(args: argparse.Namespace) -> dict[str, Any]:
