@@ -155,3 +155,17 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--cache-dir"):
         Cache(tmp_path / "file").open(IDENTITY, len(LATTICE.tiles))
+
+
+@pytest.mark.parametrize(("text", "limit"), [("", 8 * 2**30), ("0.5", 2**29), ("3", 3 * 2**30)])
+def test_the_limit_is_the_environment_s_unless_one_is_given(tmp_path, monkeypatch, text, limit):
+    monkeypatch.setenv("KA2ER_CACHE_GIB", text)
+    assert Cache(tmp_path).limit_bytes == limit
+    assert Cache(tmp_path, limit_bytes=7).limit_bytes == 7
+
+
+@pytest.mark.parametrize("text", ["much", "0", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_refused(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("KA2ER_CACHE_GIB", text)
+    with pytest.raises(UserError, match="KA2ER_CACHE_GIB"):
+        Cache(tmp_path)

@@ -30,46 +30,47 @@ def test_from_a_file_to_a_package(
     write_volume(tmp_path / "scan.nii.gz", small)
     viewer = make_napari_viewer_proxy(show=True)
     _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
-    assert not widget.start_panel.start.isEnabled()
-    assert "Open a volume" in widget.next_step.text()
+    panel = widget.sections.panel
+    assert not panel("Task and labels").start.isEnabled()
+    assert "Open a volume" in widget.sections.next_step.text()
 
     viewer.open(tmp_path / "scan.nii.gz", plugin="napari-ka2er")
-    widget.start_panel.set_student(student_folder)
-    assert widget.start_panel.task.count() == 2
-    widget.start_panel.mode.setCurrentText("distilled")
+    panel("Student").set_student(student_folder)
+    assert panel("Task and labels").task.count() == 2
+    panel("Student").mode.setCurrentText("distilled")
     failures = []
     widget.controller.failed.connect(failures.append)
-    widget.start_panel.start.click()
+    panel("Task and labels").start.click()
     wait(widget, qtbot)
     session, view = widget.controller.session, widget.controller.view
     assert not failures
     assert session is not None
-    assert widget.edit_panel.tools[Tool.POSITIVE].isChecked()
+    assert panel("Prompt").tools[Tool.POSITIVE].isChecked()
 
-    widget.edit_panel.segment.click()
+    panel("Segment").segment.click()
     wait(widget, qtbot)
     segmented = session.mask.copy()
     assert segmented.any()
 
     view.points.add(np.array(small.shape) // 2)
     wait(widget, qtbot)
-    widget.edit_panel.tools[Tool.BRUSH].click()
+    panel("Correct").brush.click()
     view.labels.paint((5, 3, 3), 1)
     corrected = session.mask.copy()
     assert corrected[5, 3, 3] == 1
 
     for _ in range(3):
-        widget.edit_panel.undo.click()
+        widget.sections.undo.click()
     wait(widget, qtbot)
     assert not session.mask.any()
-    assert not widget.edit_panel.undo.isEnabled()
+    assert not widget.sections.undo.isEnabled()
     for _ in range(3):
-        widget.edit_panel.redo.click()
+        widget.sections.redo.click()
     wait(widget, qtbot)
     np.testing.assert_array_equal(view.labels.data, corrected)
 
-    assert not widget.edit_panel.export.isEnabled()
-    widget.edit_panel.reviewed.click()
+    assert not panel("Export").export.isEnabled()
+    panel("Review").whole.click()
     widget.controller.export(tmp_path / "Dataset001_one")
     wait(widget, qtbot)
     assert check_package(tmp_path / "Dataset001_one") == []

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari_ka2er.model.tile_store import Identity
 
 DEFAULT_LIMIT_BYTES = 8 * 2**30
+LIMIT_VARIABLE = "KA2ER_CACHE_GIB"  # of the environment, so that it reaches the model's process
 _REMEDY = "choose another folder with --cache-dir, or make room with ka2er cache rm"
 
 
@@ -37,6 +38,24 @@ class Entry:
     n_tiles: int
 
 
+def default_limit() -> int:
+    """Return the room for a cache in bytes: KA2ER_CACHE_GIB of the environment, or 8 GiB.
+
+    Raises
+    ------
+    UserError
+        If the variable is no number above 0.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    try:
+        limit = float(text) * 2**30 if text else DEFAULT_LIMIT_BYTES
+    except ValueError:
+        limit = 0
+    if not 0 < limit < float("inf"):
+        raise UserError(f"a number of GiB above 0 in {LIMIT_VARIABLE}", repr(text))
+    return round(limit)
+
+
 class Cache:
     """A folder of tile stores whose size is kept under a limit by dropping the least recently used.
 
@@ -44,13 +63,13 @@ class Cache:
     ----------
     folder : Path, optional
         Where the stores live; by default in the user's cache folder.
-    limit_bytes : int
-        Room that all stores may take on disk.
+    limit_bytes : int, optional
+        Room that all stores may take on disk; by default what `default_limit` says.
     """
 
-    def __init__(self, folder: Path | None = None, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    def __init__(self, folder: Path | None = None, limit_bytes: int | None = None) -> None:
         self.folder = folder or Path(pooch.os_cache("napari-ka2er"))
-        self.limit_bytes = limit_bytes
+        self.limit_bytes = default_limit() if limit_bytes is None else limit_bytes
 
     @property
     def _stores(self) -> Path:

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QGroupBox,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -79,7 +78,7 @@ class Panel(QWidget):
         return BUSY if self._controller.is_long else ""
 
 
-def button(text: str, act: Callable[[], object], name: str = "") -> QPushButton:
+def button(text: str, act: Callable[[], object], name: str) -> QPushButton:
     """Return a button with an object name; `act` gets no arguments."""
     made = QPushButton(text)
     made.setObjectName(name)
@@ -170,20 +169,6 @@ def row(*widgets: QWidget) -> QHBoxLayout:
     made.setSpacing(3)
     for widget in widgets:
         made.addWidget(widget)
-    return made
-
-
-def box(title: str, *parts: QWidget | QHBoxLayout) -> QGroupBox:
-    """Return a titled group with its parts below each other."""
-    made = QGroupBox(title)
-    layout = QVBoxLayout(made)
-    layout.setContentsMargins(6, 4, 6, 6)
-    layout.setSpacing(4)
-    for part in parts:
-        if isinstance(part, QWidget):
-            layout.addWidget(part)
-        else:
-            layout.addLayout(part)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+CACHE_VARIABLE = "KA2ER_CACHE_GIB"  # as napari_ka2er.model.cache reads it
 PLUGIN, SECTION = "napari-ka2er", "annotate"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MODES = ("sparse", "full", "distilled")
