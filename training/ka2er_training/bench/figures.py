@@ -35,16 +35,16 @@ def forest(results: Results, path: Path) -> Path | None:
         for at, system in enumerate(systems):
             seeds = results.values("main", system=system, task=task)
             if seeds:
-                _interval(axes, at, list(mean_over_seeds(seeds).values()))
+                draw_interval(axes, at, list(mean_over_seeds(seeds).values()))
         axes.set_title(task)
         axes.set_xlabel("Dice")
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(systems)), systems)
     panels[0].invert_yaxis()
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
-def _interval(axes: Axes, at: int, values: Sequence[float]) -> None:
+def draw_interval(axes: Axes, at: int, values: Sequence[float]) -> None:
     """Draw cases as dots, their mean and its interval."""
     interval = bootstrap(values)
     axes.plot(values, [at] * len(values), ".", color="0.75", markersize=4)
@@ -60,14 +60,14 @@ def click_curves(results: Results, path: Path) -> Path | None:
         return None
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
-    for color, entry in zip(_colors(len(entries)), entries, strict=True):
+    for color, entry in zip(colors(len(entries)), entries, strict=True):
         values = np.array([row["dice"] for row in results.store.result(entry.cell)["rows"]])
         axes.plot(values.mean(axis=0), "o-", color=color, label=f"{entry.task}, n={len(values)}")
     axes.set_xlabel("clicks")
     axes.set_ylabel("Dice")
     axes.grid(alpha=0.3)
     axes.legend()
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def cost_curves(results: Results, path: Path) -> Path | None:
@@ -79,7 +79,7 @@ def cost_curves(results: Results, path: Path) -> Path | None:
     for axes, entry in zip(np.atleast_1d(figure.subplots(1, len(entries))), entries, strict=True):
         rows = results.store.result(entry.cell)["rows"]
         modes = list(dict.fromkeys(row["mode"] for row in rows))
-        for color, mode in zip(_colors(len(modes)), modes, strict=True):
+        for color, mode in zip(colors(len(modes)), modes, strict=True):
             points = [(row["k"], row["cpu_s"]) for row in rows if row["mode"] == mode]
             axes.plot(*zip(*points, strict=True), "o-", color=color, label=mode)
         axes.set_title(entry.task)
@@ -88,14 +88,16 @@ def cost_curves(results: Results, path: Path) -> Path | None:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
-def _colors(n: int) -> list[str]:
+def colors(n: int) -> list[str]:
+    """Return `n` colours of the labels, the first again after the last."""
     return [COLORS[i % len(COLORS)] for i in range(n)]
 
 
-def _saved(figure: Figure, path: Path) -> Path:
+def saved(figure: Figure, path: Path) -> Path:
+    """Write a figure; the same numbers give the same SVG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "ka2er"}):
         figure.savefig(path, metadata=_METADATA if path.suffix == ".svg" else None, dpi=120)

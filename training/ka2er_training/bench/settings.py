@@ -186,18 +186,20 @@ def read_bench_settings(path: Path | str) -> BenchSettings:
     if unknown or not data.get("tasks"):
         known = f"tasks, {', '.join(tables)}, recipe in {path}"
         raise UserError(known, ", ".join(unknown) or "no tasks")
-    tasks = tuple(_record(TaskSettings, {"name": n, **t}, path) for n, t in data["tasks"].items())
+    tasks = tuple(
+        build_record(TaskSettings, {"name": n, **t}, path) for n, t in data["tasks"].items()
+    )
     return BenchSettings(
         tasks,
-        _record(ExpertBudget, data.get("expert", {}), path),
-        _record(StudentBudget, data.get("student", {}), path),
-        _record(MeasurementBudget, data.get("measurement", {}), path),
+        build_record(ExpertBudget, data.get("expert", {}), path),
+        build_record(StudentBudget, data.get("student", {}), path),
+        build_record(MeasurementBudget, data.get("measurement", {}), path),
         data.get("recipe", 1),
     )
 
 
-def _record(kind: type[Record], table: dict[str, Any], path: Path) -> Record:
-    """Build a record from a TOML table."""
+def build_record(kind: type[Record], table: dict[str, Any], path: Path) -> Record:
+    """Build a record from a TOML table; unknown keys and unusable values are a `UserError`."""
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(table) - known):
         raise UserError(f"keys {', '.join(sorted(known))} in {path}", ", ".join(unknown))

@@ -24,6 +24,7 @@ def add(commands: Any) -> None:
     _add_amalgamation(actions)
     _add_speed(actions)
     _add_clicks(actions)
+    _add_loop(actions)
 
 
 def _add_amalgamation(actions: Any) -> None:
@@ -36,7 +37,9 @@ def _add_amalgamation(actions: Any) -> None:
     command.add_argument("data", type=Path, metavar="DATA", help="folder of nnU-Net raw data sets")
     command.add_argument("--out", type=Path, required=True, help="cells, features and the report")
     command.add_argument(
-        "--settings", default="full", help="full, two_cores, small or a TOML file (default: %(default)s)"
+        "--settings",
+        default="full",
+        help="full, two_cores, small or a TOML file (default: %(default)s)",
     )
     command.add_argument(
         "--max-minutes", type=float, help="begin no cell after this time; the running one ends"
@@ -107,3 +110,47 @@ def run_clicks(args: argparse.Namespace) -> dict[str, Any]:
     from ka2er_training.bench.speed import measure_clicks
 
     return measure_clicks(args.student, args.volume, args.task, args.repeats, args.out)
+
+
+def _add_loop(actions: Any) -> None:
+    command = add_command(
+        actions,
+        "loop",
+        run_loop,
+        "corrections, retraining and the gate on real volumes; resumable, takes long",
+    )
+    command.add_argument("data", type=Path, metavar="DATA", help="folder of nnU-Net raw data sets")
+    command.add_argument("--out", type=Path, required=True, help="cells and the report")
+    command.add_argument(
+        "--settings",
+        default="full",
+        help="full, two_cores, small or a TOML file (default: %(default)s)",
+    )
+    command.add_argument(
+        "--max-minutes", type=float, help="begin no cell after this time; the running one ends"
+    )
+    command.add_argument("--list", action="store_true", help="only print which cells are missing")
+    command.add_argument("--report", action="store_true", help="only write the report")
+    command.add_argument("--only", default="", help="only cells named like this, and needs")
+    add_device(command)
+
+
+def run_loop(args: argparse.Namespace) -> dict[str, Any]:
+    """Run, list or report the loop's benchmark."""
+    from ka2er_training.bench import loop
+    from ka2er_training.bench.loop_report import summary, write_report
+
+    plan, store = loop.open_loop(args.data, args.out, args.settings)
+    if args.list:
+        for line in loop.listing(plan.cells(), store):
+            sys.stdout.write(line + "\n")
+        return summary(plan, store)
+    if not args.report:
+        outcome = loop.run_loop(
+            plan, store, args.data, device=args.device, max_minutes=args.max_minutes, only=args.only
+        )
+        for reason in outcome.failed.values():
+            logger.warning("failed: %s", reason)
+    command = f"ka2er bench loop DATA --out DIR --settings {args.settings}"
+    logger.info("%s", write_report(plan, store, args.out / "report", command))
+    return summary(plan, store)
