@@ -38,13 +38,17 @@ def write_report(path: Path, title: str, parts: Mapping[str, Any]) -> None:
         ``facts`` (list of pairs), ``table`` (list of rows, the head first), ``curves`` and
         ``overlays`` (lists of caption and data URI); any may be missing.
     """
+    empty: dict[str, Any] = {"facts": [], "curves": [], "table": [], "overlays": []}
+    write_page(path, "report.html", {"title": title, **empty, **parts})
+
+
+def write_page(path: Path, template: str, parts: Mapping[str, Any]) -> None:
+    """Write a page from one of the templates beside this package; missing folders are made."""
     environment = Environment(
         loader=PackageLoader("ka2er_training"), autoescape=select_autoescape()
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    empty: dict[str, Any] = {"facts": [], "curves": [], "table": [], "overlays": []}
-    page = environment.get_template("report.html").render(title=title, **{**empty, **parts})
-    write_text(path, page)
+    write_text(path, environment.get_template(template).render(**parts))
 
 
 def curves(scalars: Path) -> str:
@@ -65,7 +69,7 @@ def curves(scalars: Path) -> str:
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.legend(fontsize=7, ncols=3)
     axes.grid(alpha=0.3)
-    return _uri(figure)
+    return figure_uri(figure)
 
 
 def overlay(image: NDArray[Any], labels: NDArray[Any], gt: NDArray[Any] | None, task: Task) -> str:
@@ -97,7 +101,7 @@ def overlay(image: NDArray[Any], labels: NDArray[Any], gt: NDArray[Any] | None, 
             if gt is not None and (gt[cut] == label.value).any():
                 axes.contour(gt[cut] == label.value, [0.5], colors=[label.color], linewidths=1)
         axes.set_axis_off()
-    return _uri(figure)
+    return figure_uri(figure)
 
 
 def score_table(summaries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -116,7 +120,13 @@ def _interval(value: Mapping[str, Any]) -> str:
     return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
-def _uri(figure: Figure) -> str:
+def figure_uri(figure: Figure) -> str:
+    """Return a figure as a data URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(buffer.getvalue())
+
+
+def png_uri(data: bytes) -> str:
+    """Return the bytes of a PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(data).decode()
