@@ -67,7 +67,9 @@ def test_an_expert_goes_on_from_all_its_weights_with_its_own_plans(corrected):
     old, new = Expert.load(workspace.expert_folder("balls")), Expert.load(out)
     assert (old.digest, new.digest) == (result["parent"], result["digest"])
     assert old.digest != new.digest
-    assert read_json(out / "plans.json") == read_json(workspace.expert_folder("balls") / "plans.json")
+    assert read_json(out / "plans.json") == read_json(
+        workspace.expert_folder("balls") / "plans.json"
+    )
     # One short epoch from the old weights moves every tensor a little; a new head would differ
     # from the old one by as much as the old one is large.
     weights = new.network.state_dict()
@@ -94,46 +96,61 @@ def test_unreviewed_voxels_reach_nnunet_as_its_ignore_label(corrected):
         assert (3 in values) == (name in job.corrected)
 
 
+BRIEF = """
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+class nnUNetTrainerBrief(nnUNetTrainer):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 1, 2, 1
+"""
+
+
 @pytest.mark.slow
-def test_plain_nnunet_trains_on_the_dataset_after_ingest_and_on_the_package(corrected, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "dataset"), [("1", "Dataset001_balls"), ("7", "Dataset007_balls")]
+)
+def test_plain_nnunet_trains_on_the_dataset_after_ingest_and_on_the_package(
+    corrected, tmp_path, number, dataset
+):
+    """Its own planner and trainer, only short, and with few features for the CPU's sake."""
     workspace, _ = corrected
     folder = tmp_path / "plain"
     shutil.copytree(workspace.folder / "datasets", folder / "datasets")
-    package_folder = next((workspace.folder / "packages").iterdir())
-    shutil.copytree(package_folder, folder / "datasets" / "Dataset007_balls")
-    (folder / "ka2er.toml").write_text((workspace.folder / "ka2er.toml").read_text())
-    plain = Workspace.open(folder)
-    for number, dataset in (("1", "Dataset001_balls"), ("7", "Dataset007_balls")):
-        run_tool(
-            plain, "nnUNetv2_plan_and_preprocess", "-d", number, "-c", "3d_fullres", "-np", "1",
-            "--verify_dataset_integrity",
-        )  # fmt: skip
-        plans = folder / "preprocessed" / dataset / "nnUNetPlans.json"
-        smaller = read_json(plans)  # nnU-Net's own network takes minutes per epoch on a CPU
-        settings = smaller["configurations"]["3d_fullres"]
-        arguments = settings["architecture"]["arch_kwargs"]
-        arguments["features_per_stage"] = [4] * len(arguments["features_per_stage"])
-        plans.write_text(json.dumps(smaller))
-        run_tool(
-            plain, "nnUNetv2_train", number, "3d_fullres", "all", "-tr", "nnUNetTrainer_1epoch",
-            "-device", "cpu", nnUNet_n_proc_DA="0",
-        )  # fmt: skip
-        model = folder / "experts" / dataset / "nnUNetTrainer_1epoch__nnUNetPlans__3d_fullres"
-        assert (model / "fold_all" / "checkpoint_final.pth").is_file()
+    (kept,) = (workspace.folder / "packages").iterdir()
+    shutil.copytree(kept, folder / "datasets" / "Dataset007_balls")
+    (folder / "trainers").mkdir()
+    (folder / "trainers" / "nnUNetTrainerBrief.py").write_text(BRIEF)
+    plain = Workspace(folder, workspace.settings)
+    run_tool(
+        plain, "nnUNetv2_plan_and_preprocess", "-d", number, "-c", "3d_fullres", "-np", "1",
+        "--verify_dataset_integrity",
+    )  # fmt: skip
+    plans = folder / "preprocessed" / dataset / "nnUNetPlans.json"
+    smaller = read_json(plans)
+    arguments = smaller["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    arguments["features_per_stage"] = [4] * len(arguments["features_per_stage"])
+    plans.write_text(json.dumps(smaller))
+    run_tool(
+        plain, "nnUNetv2_train", number, "3d_fullres", "all", "-tr", "nnUNetTrainerBrief",
+        "-device", "cpu", nnUNet_n_proc_DA="0", nnUNet_extTrainer=str(folder / "trainers"),
+    )  # fmt: skip
+    model = folder / "experts" / dataset / "nnUNetTrainerBrief__nnUNetPlans__3d_fullres"
+    assert (model / "fold_all" / "checkpoint_final.pth").is_file()
 
 
 @pytest.mark.slow
 def test_an_expert_that_came_as_files_is_retrained_too(balls, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(balls.folder, folder)
-    (folder / "ka2er.toml").write_text((folder / "ka2er.toml").read_text() + SHORT.format(epochs=2))
+    standard = SHORT.format(epochs=2).replace("tiny", "standard")  # the preset of its plans
+    (folder / "ka2er.toml").write_text((folder / "ka2er.toml").read_text() + standard)
     workspace = Workspace.open(folder)
     expert = workspace.expert_folder("balls")
     expert.parent.mkdir(parents=True)
     old = make_expert(expert, workspace.record("balls").task, 0)
     take(workspace, package(tmp_path / "p", correction(workspace, 10)))
-    text = (folder / "ka2er.toml").read_text().replace("[presets.tiny]", "[presets.standard]")
-    (folder / "ka2er.toml").write_text(text)
     result = retrain_expert(folder, 1, "balls")
     assert result["parent"] == old.digest
     assert result["digest"] != old.digest

@@ -217,8 +217,8 @@ def _run(
         done += SHARES[name]
     state.status = state.stages.get("decide", {}).get("result", {}).get("status", NOTHING)
     state.finished = now()
-    state.save(workspace)
     stages.clear(work)
+    state.save(workspace)
 
 
 def _stage(

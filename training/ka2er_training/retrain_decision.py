@@ -37,7 +37,8 @@ def decide(work: RoundWork) -> dict[str, Any]:
 def _add_version(work: RoundWork, folder: Path) -> str:
     state, gate = work.state, work.state.result("gate")
     experts = read_student_json(folder)["config"]["experts"]
-    verdict = Verdict.from_json(gate["verdicts"][-1])
+    # After a refusal the version is the new student itself, which was tried first.
+    verdict = Verdict.from_json(gate["verdicts"][-1 if gate["promoted"] else 0])
     lineage = lineage_of(
         None if state.options.from_scratch else state.before,
         {entry["name"]: entry["digest"] for entry in experts},
@@ -47,7 +48,8 @@ def _add_version(work: RoundWork, folder: Path) -> str:
         verdict=verdict,
         number=state.number,
     )
-    return add_version(work.workspace, folder, {"lineage": lineage, "created": now()}, verdict)
+    card = {"lineage": lineage, "created": now(), "metrics": {"student": gate["metrics"]}}
+    return add_version(work.workspace, folder, card, verdict)
 
 
 def _use_expert(source: Path, work: RoundWork, task: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.evaluate import summarise
 from ka2er_training.expert_retraining import candidate_folder, retrain_expert
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
@@ -154,21 +155,21 @@ def judge_student(work: RoundWork) -> dict[str, Any]:
         work.folder / "gate", current=student_folder(work.workspace, work.state.before),
         mode=work.state.options.mode, device=work.device, **work.hooks,
     )  # fmt: skip
-    rows = {"before": tried.before.holdout, "after": tried.after.holdout}
-    plain = {name: [row.to_json() for row in found] for name, found in rows.items()}
-    write_json(work.folder / "rows.json", plain)
     return {
         "promoted": tried.promoted,
         "reason": tried.reason,
         "verdicts": [verdict.to_json() for verdict in tried.tries],
         "folder": str(tried.folder),
+        "metrics": [found.to_json() for found in summarise(tried.after.holdout)],
     }
 
 
 def clear(work: RoundWork) -> None:
-    """Remove what only the round itself needed: nnU-Net's checkpoints and copies of weights."""
-    for name in ("experts_work", "scratch"):
+    """Remove what only the round itself needed: checkpoints, and what the version has copies of."""
+    for name in ("experts_work", "expert_gate", "scratch", "student", "gate"):
         remove(work.folder / name)
+    for part in ("trunk", "polish", "clicks"):
+        remove(work.folder / part / "checkpoint.pt")
 
 
 def student_tasks(work: RoundWork) -> list[str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.evaluate import Row
 from ka2er_training.ledger import packages_folder
+from ka2er_training.lineage import code_version
+from ka2er_training.registry import student_folder
+from ka2er_training.round_evidence import evidence
 from ka2er_training.round_report import write_round_report
 from ka2er_training.round_state import NOTHING, now
 from ka2er_training.rounds import PackageIn, Round, Stage, Training
 from ka2er_training.verdicts import Verdict
-from ka2er_training.version_diff import label_changes
 from ka2er_training.workspace import read_json, write_json
 from napari_ka2er.core.package import read_package, summarise_package
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 def write_report(work: RoundWork) -> dict[str, Any]:
     """Write ``round.json`` and ``reports/round-NNNN.html``; return where they are."""
     found = record_of(work)
+    if found.after != found.before:
+        before, after = (student_folder(work.workspace, v) for v in (found.before, found.after))
+        seen = evidence(
+            work.workspace, before, after, work.folder / "pictures",
+            mode=work.state.options.mode, device=work.device, **work.hooks,
+        )  # fmt: skip
+        found = replace(found, **seen)
     write_json(work.folder / "round.json", found.to_json())
     page = work.workspace.folder / "reports" / f"{work.folder.name}.html"
     write_round_report(page, found)
@@ -46,15 +54,15 @@ def record_of(work: RoundWork) -> Round:
         packages=tuple(_package(work, p["digest"], p["path"]) for p in state.packages),
         trained=tuple(_trained(work)),
         stages=tuple(
-            Stage(name, cost["seconds"], cost["cpu_s"]) for name, cost in state.stages.items()
+            Stage(name, cost["seconds"], cost["cpu_s"], cost["joules"])
+            for name, cost in state.stages.items()
         ),
         experts={
             name: [Verdict.from_json(verdict) for verdict in tries]
             for name, tries in judged.items()
         },
         tries=tuple(Verdict.from_json(verdict) for verdict in gate.get("verdicts", ())),
-        scores=_scores(work),
-        code={"napari-ka2er": version("napari-ka2er")},
+        code=code_version(),
         seeds={"round": state.number if state.options.seed is None else state.options.seed},
         notes=tuple(_notes(work)),
     )
@@ -98,14 +106,6 @@ def _trained(work: RoundWork) -> list[Training]:
             where = str(log) if log.is_file() else ""
             trained.append(Training(f"student: {part}", steps, {"seed": notes["seed"]}, where))
     return trained
-
-
-def _scores(work: RoundWork) -> list[dict[str, Any]]:
-    path = work.folder / "rows.json"
-    if not path.is_file():
-        return []
-    rows = {k: [Row.from_json(row) for row in found] for k, found in read_json(path).items()}
-    return list(label_changes(rows["before"], rows["after"], work.workspace.settings.gate))
 
 
 def _notes(work: RoundWork) -> list[str]:

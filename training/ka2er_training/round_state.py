@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.energy import EnergyMeter
 from ka2er_training.workspace import read_json, write_json
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class RoundState:
     status : str
         ``"running"``, ``"promoted"``, ``"refused"`` or ``"nothing to train"``.
     stages : dict
-        Per finished stage: ``seconds``, ``cpu_s``, ``peak_mib``, ``result``.
+        Per finished stage: ``seconds``, ``cpu_s``, ``joules``, ``peak_mib``, ``result``; of a stage
+        that was broken off, since it went on.
     """
 
     number: int
@@ -116,11 +118,12 @@ class RoundState:
         """Do a stage, unless it is done, and note what it cost."""
         if stage in self.stages:
             return
-        started, cpu = time.monotonic(), cpu_seconds()
+        started, cpu, energy = time.monotonic(), cpu_seconds(), EnergyMeter()
         result = work()
         self.stages[stage] = {
             "seconds": round(time.monotonic() - started, 2),
             "cpu_s": round(cpu_seconds() - cpu, 2),
+            "joules": energy.joules(),
             "peak_mib": peak_mib(),
             "result": result,
         }
