@@ -97,7 +97,7 @@ def test_numbers_of_packages_scores_and_the_gate_are_there(found, tmp_path):
     assert "interpolation, 0.75 of the new: refused" in text
     assert "Expert hip, the new one: refused" in text
     assert "hip 0.750 → 0.500 0.250 → 0.500" in text
-    assert "expert hip 60 rate 0.003" in text
+    assert "expert hip 60 rate: 0.003" in text
 
 
 def test_energy_is_estimated_where_it_was_not_measured_and_says_so(found, tmp_path):

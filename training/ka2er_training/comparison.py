@@ -47,7 +47,8 @@ def write_comparison(
     plane, at = largest_change(list(grids.values()))
     box = _box(np.any([slice_of(grid, plane, at) > 0 for grid in grids.values()], axis=0))
     limits = np.percentile(image, (1, 99.5))
-    figure = Figure(figsize=(4 * len(grids), 4.8), layout="constrained")
+    height, width = slice_of(image, plane, at)[box].shape
+    figure = Figure(figsize=(4 * len(grids), 4 * height / width + 0.9), layout="constrained")
     for number, (name, grid) in enumerate(grids.items()):
         axes = figure.add_subplot(1, len(grids), number + 1)
         cut = slice_of(image, plane, at)[box], slice_of(grid, plane, at)[box]

@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from ka2er_training.verdicts import Verdict
+
     Weights = Mapping[str, Mapping[str, float]]
 
 BETTER, WORSE, UNSURE = COLORS[2], COLORS[5], "0.45"
 
 
-def changes_figure(scores: Sequence[Mapping[str, Any]], margin: float | None) -> str:
+def changes_figure(scores: Sequence[Mapping[str, Any]], verdict: Verdict | None) -> str:
     """Return every label's change of Dice with its interval as a data URI; empty without scores.
 
     Parameters
     ----------
     scores : sequence of mapping
         See `ka2er_training.rounds.Round`.
-    margin : float or None
-        A task may lose this much; drawn as a line.
+    verdict : Verdict or None
+        Its margin is drawn as a line.
     """
     if not scores:
         return ""
@@ -42,11 +44,12 @@ def changes_figure(scores: Sequence[Mapping[str, Any]], margin: float | None) ->
             axes.plot([change.low, change.high], [at, at], color=colour, lw=3, alpha=0.6)
         axes.plot(change.mean, at, "o", color=colour, markersize=7, zorder=3)
     axes.axvline(0, color="0.2", lw=1)
-    if margin is not None:
-        axes.axvline(-margin, color=WORSE, lw=1, ls="--", label=f"margin, -{margin:g}")
+    if verdict is not None:
+        label = f"margin, -{verdict.margin:g}"
+        axes.axvline(-verdict.margin, color=WORSE, lw=1, ls="--", label=label)
         axes.legend(fontsize=8, loc="best")
     axes.set_yticks(range(len(scores)), [f"{s['task']}: {s['label']}" for s in scores])
-    axes.set_xlabel("change of Dice on the hold-out (dot: mean, bar: 95 % interval)")
+    axes.set_xlabel("change of Dice on the hold-out (dot: mean, bar: interval)")
     axes.margins(y=0.5 / len(scores))
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)

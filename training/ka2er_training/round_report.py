@@ -12,7 +12,7 @@ from ka2er_training.report import curves, png_uri, write_page
 from ka2er_training.round_figures import changes_figure, weights_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from ka2er_training.rounds import PackageIn, Picture, Round, Stage
     from ka2er_training.verdicts import TaskVerdict, Verdict
@@ -31,14 +31,13 @@ def write_round_report(path: Path, found: Round) -> None:
         What happened.  Curves and pictures are read from where it says; those that are gone are
         named on the page and left out.
     """
-    margin = found.verdict.margin if found.verdict else None
     parts: dict[str, Any] = {
         "found": found,
         "headline": _headline(found),
         "facts": _facts(found),
         "came": _came_in(found.packages),
-        "scores": _scores(found.scores),
-        "changes": changes_figure(found.scores, margin),
+        "scores": _scores(found),
+        "changes": changes_figure(found.scores, found.verdict),
         "tries": [_try(verdict) for verdict in found.tries],
         "experts": [
             (name, [_try(verdict) for verdict in tries]) for name, tries in found.experts.items()
@@ -74,8 +73,9 @@ def _headline(found: Round) -> str:
 def _facts(found: Round) -> list[tuple[str, str]]:
     facts = [("began", found.started), ("ended", found.finished)]
     for name, values in (("program", found.code), ("seeds", found.seeds)):
-        if values:
-            facts.append((name, ", ".join(f"{key} {value}" for key, value in values.items())))
+        known = {key: value for key, value in values.items() if value not in (None, "")}
+        if known:
+            facts.append((name, ", ".join(f"{key}: {value}" for key, value in known.items())))
     return facts
 
 
@@ -92,9 +92,10 @@ def _came_in(packages: Sequence[PackageIn]) -> Table:
     return table if packages else []
 
 
-def _scores(scores: Iterable[Mapping[str, Any]]) -> Table:
-    table = [["task", "label", "cases", "Dice before", "Dice after", "change (95 % interval)"]]
-    for line in scores:
+def _scores(found: Round) -> Table:
+    sure = f" ({100 * found.verdict.confidence:g} % interval)" if found.verdict else ""
+    table = [["task", "label", "cases", "Dice before", "Dice after", f"change{sure}"]]
+    for line in found.scores:
         change = Bounds.from_json(line["change"])
         dices = [f"{line[key]:.3f}" for key in ("before", "after")]
         table.append([line["task"], line["label"], str(change.n), *dices, str(change)])
@@ -115,15 +116,22 @@ def _try(verdict: Verdict) -> dict[str, Any]:
 def _task_line(task: TaskVerdict) -> list[str]:
     means = ["-" if math.isnan(value) else f"{value:.3f}" for value in (task.before, task.after)]
     gain = "not corrected" if task.gain is None else f"{task.gain:+.4f}"
-    text = "; ".join([*task.problems, *task.notes])
     name = f"{task.task}{' *' if task.problems else ''}"
-    return [name, str(task.change.n), *means, str(task.change), f"{task.allowed:.4f}", gain, text]
+    return [
+        name,
+        str(task.change.n),
+        *means,
+        str(task.change),
+        f"{task.allowed:.4f}",
+        gain,
+        "; ".join(task.notes),
+    ]
 
 
 def _trained(found: Round) -> Table:
     table = [["what", "steps", "settings"]]
     for one in found.trained:
-        settings = ", ".join(f"{key} {value}" for key, value in one.settings.items())
+        settings = ", ".join(f"{key}: {value}" for key, value in one.settings.items())
         table.append([one.name, str(one.steps), settings])
     return table if found.trained else []
 
