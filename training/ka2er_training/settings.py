@@ -50,12 +50,28 @@ class HoldoutSettings:
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """How much Dice a task may lose before a new student is refused."""
+    """How much Dice a task may lose before a new student is refused, and how sure that must be.
+
+    Parameters
+    ----------
+    margin : float
+        The lower bound of a task's change may not fall further than this.
+    confidence : float
+        Of the two-sided interval whose lower end that is.
+    resamples : int
+        Of the bootstrap.
+    """
 
     margin: float = 0.01
+    confidence: float = 0.95
+    resamples: int = 10_000
 
     def __post_init__(self) -> None:
         check_number(self.margin, 0.0, 1.0, "margin of [gate]")
+        check_number(self.confidence, 0.5, 0.9999, "confidence of [gate]")
+        check_number(self.resamples, 100, 1_000_000, "resamples of [gate]")
+        if type(self.resamples) is not int:
+            raise UserError("a whole number as resamples of [gate]", repr(self.resamples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +148,7 @@ class Settings:
     holdout: HoldoutSettings = field(default_factory=HoldoutSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
     presets: Mapping[str, Preset] = field(default_factory=lambda: dict(PRESETS))
     tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
 
@@ -148,7 +165,6 @@ def read_settings(path: Path) -> Settings:
         return parse_settings(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
-    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
             "a workspace (a folder with ka2er.toml)", f"{path.parent}", "ka2er init makes one"
         ) from error
     except UserError as error:
@@ -174,6 +190,7 @@ def parse_settings(text: str) -> Settings:
         holdout=_build(HoldoutSettings, table, "holdout"),
         gate=_build(GateSettings, table, "gate"),
         retrain=_build(RetrainSettings, table, "retrain"),
+        executor=_build(ExecutorSettings, table, "executor"),
         presets={name: _override(name, table.get("presets", {}).get(name, {})) for name in PRESETS},
         tasks={name: TaskRecord.from_table(name, part) for name, part in tasks.items()},
     )
@@ -191,7 +208,6 @@ def new_text(settings: Settings) -> str:
 
 
 def with_task(text: str, record: TaskRecord) -> str:
-        executor=_build(ExecutorSettings, table, "executor"),
     """Return the text of a ``ka2er.toml`` with one more task at its end; comments stay."""
     table = tomli_w.dumps({"tasks": {record.task.name: record.to_table()}})
     text = f"{text.rstrip()}\n\n{table}"
