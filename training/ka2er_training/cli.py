@@ -29,6 +29,7 @@ GROUPS = (
     "sample",
     "bench",
     "session",
+    "registry",
     "retrain",
     "tool",
 )
