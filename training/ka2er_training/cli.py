@@ -26,6 +26,7 @@ GROUPS = (
     "amalgamate",
     "evaluate",
     "student",
+    "export",
     "sample",
     "bench",
     "session",

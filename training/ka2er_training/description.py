@@ -5,19 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ka2er_training.exported import describe_export
 from napari_ka2er.core.io import is_readable, read_volume
 from napari_ka2er.model.catalogue import find_student
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Return what a student's folder or a volume is.
+    """Return what a student's folder, an exported student or a volume is.
 
     Raises
     ------
     UserError
-        If the path is neither.
+        If the path is none of these.
     """
     path = Path(name).expanduser()
+    if (exported := describe_export(path)) is not None:
+        return exported
     if path.exists() and not (path / "student.json").is_file() and is_readable(path):
         return describe_volume(path)
     return describe_student(find_student(name))

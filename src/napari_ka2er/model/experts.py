@@ -71,6 +71,8 @@ class Expert:
         As `convert_expert` writes it.
     device : torch.device
         Where the network runs.
+    blank : bool
+        Leave the network's weights as they are; see `Expert.blank`.
 
     Attributes
     ----------
@@ -92,7 +94,7 @@ class Expert:
         Per stage the voxel at which token 0 looks, along the expert's own axes.
     """
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, *, blank: bool = False) -> None:
         self.folder = folder
         self.device = device
         self.entry = expert_files.read_entry(folder)
@@ -100,12 +102,10 @@ class Expert:
         dataset = expert_files.read_json(folder / "dataset.json")
         self.plan = expert_files.open_plan(plans, dataset, self.entry["configuration"])
         network = self.plan.network()
-        expert_files.fill_weights(network, folder / "expert.safetensors")
-        self.digest = expert_files.digest(network, plans, self.plan.name)
-        if self.digest != self.entry["digest"]:
-            wanted = f"an expert with digest {self.entry['digest'][:12]}"
-            got = f"{self.digest[:12]} in {folder}"
-            raise UserError(wanted, got, "its files were changed: convert it again")
+        self.digest: str = self.entry["digest"]
+        if not blank:
+            expert_files.fill_weights(network, folder / "expert.safetensors")
+            self._check_digest(expert_files.digest(network, plans, self.plan.name))
         self.network = network.to(device)
         self.task = Task.from_json(self.entry["task"])
         self.spacing_mm: Triple = self.plan.spacing
@@ -126,6 +126,23 @@ class Expert:
             If the folder holds no usable expert, or nnunetv2 is not installed.
         """
         return cls(Path(folder), torch.device(device))
+
+    @classmethod
+    def blank(cls, folder: Path) -> Expert:
+        """Return an expert on the CPU whose network waits for weights from elsewhere.
+
+        Raises
+        ------
+        UserError
+            As `load`.
+        """
+        return cls(Path(folder), torch.device("cpu"), blank=True)
+
+    def _check_digest(self, digest: str) -> None:
+        if digest != self.digest:
+            wanted = f"an expert with digest {self.digest[:12]}"
+            got = f"{digest[:12]} in {self.folder}"
+            raise UserError(wanted, got, "its files were changed: convert it again")
 
     def predict_logits(
         self,

@@ -29,13 +29,21 @@ class Experts:
         Per expert, in the student's order, the digest it was amalgamated with.
     device : torch.device
         Where they run.
+    loaded : mapping of str to Expert, optional
+        Those that are there already.
     """
 
-    def __init__(self, folder: Path, digests: Mapping[str, str], device: torch.device) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        digests: Mapping[str, str],
+        device: torch.device,
+        loaded: Mapping[str, Expert] | None = None,
+    ) -> None:
         self.folder = folder / "experts"
         self._digests = dict(digests)
         self._device = device
-        self._loaded: dict[str, Expert] = {}
+        self._loaded = dict(loaded or {})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._digests)

@@ -68,6 +68,13 @@ class Segmentation:
             slab = slab_of(self.geometry, rows)
             yield rows, sample(stored, self.features.geometry, slab)
 
+    def logits(self) -> NDArray[np.float32]:
+        """Return the labels' logits, shape (labels, Z, Y, X); 0 is a probability of a half."""
+        result = np.empty((len(self.task.labels), *self.geometry.shape), np.float32)
+        for rows, logits in self._slabs():
+            result[:, rows] = logits
+        return result
+
     def probability(self, label: int | str) -> NDArray[np.float32]:
         """Return how likely each voxel belongs to a label, shape (Z, Y, X)."""
         index = self.task.values.index(self.task.label(label).value)

@@ -249,10 +249,12 @@ def _mean_weights(weights: list[Tensor], image: Tensor) -> Tensor:
     target = (z, y, x)
     if not weights:
         return image.new_ones(image.shape[0], 1, *target)
-    resized = [
-        F.adaptive_avg_pool3d(w, target)
-        if w.shape[2] >= target[0]
-        else F.interpolate(w, size=target, mode="trilinear", align_corners=False)
-        for w in weights
-    ]
-    return torch.stack(resized).mean(dim=0)
+    return torch.stack([_resized(w, target) for w in weights]).mean(dim=0)
+
+
+def _resized(weights: Tensor, target: tuple[int, int, int]) -> Tensor:
+    if weights.shape[2:] == target:  # ONNX has no adaptive pooling
+        return weights
+    if weights.shape[2] >= target[0]:
+        return F.adaptive_avg_pool3d(weights, target)
+    return F.interpolate(weights, size=target, mode="trilinear", align_corners=False)

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the commands of this group."""
     command = add_command(commands, "info", run_info, "say what a student or a volume is")
-    command.add_argument("path", metavar="PATH", help="a student's folder, 'sample', or a volume")
+    command.add_argument(
+        "path",
+        metavar="PATH",
+        help="a student's folder, 'sample', an exported student, or a volume",
+    )
     cache = commands.add_parser(
         "cache", help="what is kept of volumes", description="What is kept of volumes."
     )
