@@ -123,6 +123,7 @@ class LabelPanel(Panel):
         allow(self.start, "Load the student and begin a session on this volume.", obstacle)
         emphasise(self.start, is_idle and not obstacle)
         allow(self.finish, "End the session; every step of it is kept.", self.no_session())
+        allow(self.add_label, "Add a label of this name to the session.", self.no_session())
         self.finish.setVisible(not is_idle)
         self._refresh_earlier(is_idle, obstacle)
         for part in (self.table, self.new_name, self.add_label):
@@ -148,7 +149,6 @@ class LabelPanel(Panel):
         self.table.hidden = set(getattr(self._controller.view, "hidden", ()))
         self.table.show_labels(session.task.labels, state.statuses, state.locked)
         self.table.show_chosen(self._controller.label)
-        allow(self.add_label, "Add a label of this name to the session.", self.no_session())
         self._timer.start()
 
     def _count(self) -> None:

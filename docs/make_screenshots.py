@@ -1,0 +1,125 @@
+"""Take screenshots of the Annotate widget at each step of a real run, for the guide.
+
+    xvfb-run -a -s "-screen 0 1920x1080x24" python docs/make_screenshots.py --size 1280x800
+
+The student is the one that ships, the window is real; nothing is drawn by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from qtpy.QtWidgets import QApplication
+
+from napari_ka2er.widgets.session_view import Tool
+
+PATIENCE_S = 1800.0
+
+
+class Run:
+    """A window, its Annotate widget, and where its pictures go."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.theme = args.theme
+        width, height = (int(n) for n in args.size.split("x"))
+        self.viewer.window.resize(width, height)
+        self.folder, self.ending = args.out, f"{args.theme}_{args.size}"
+        found = self.viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+        self.widget: Any = found[1]
+        self.controller = self.widget.controller
+        self.controller.set_filling(False)  # for pictures that do not depend on the machine
+
+    def wait(self, until: Callable[[], bool] = lambda: True, at_least_s: float = 0.5) -> None:
+        """Let the window live until something is true."""
+        start = time.monotonic()
+        while time.monotonic() - start < at_least_s or not until():
+            if time.monotonic() - start > PATIENCE_S:
+                raise TimeoutError(f"{self.controller.work or 'nothing'} took too long")
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    def settle(self) -> None:
+        """Wait until nothing runs."""
+        self.wait(lambda: bool(self.controller.is_idle))
+        self.wait(lambda: bool(self.controller.is_idle), 1.0)
+
+    def panel(self, title: str) -> Any:
+        """Return a panel of the widget."""
+        return self.widget.sections.panel(title)
+
+    def shoot(self, name: str) -> None:
+        """Save a picture of the window."""
+        self.wait()
+        path = self.folder / f"{name}_{self.ending}.png"
+        self.viewer.screenshot(path=str(path), canvas_only=False, flash=False)
+
+
+def main() -> None:
+    """Run through all steps and save a picture of each."""
+    args = parse()
+    args.out.mkdir(parents=True, exist_ok=True)
+    run = Run(args)
+    run.shoot("1_nothing")
+    run.viewer.open_sample("napari-ka2er", args.volume)
+    run.panel("Task and labels").task.setCurrentText(args.task)
+    run.shoot("2_volume")
+    run.panel("Task and labels").start.click()
+    run.wait(lambda: run.controller.session is not None)
+    run.settle()
+    run.shoot("3_started")
+    run.panel("Segment").segment.click()
+    run.wait(lambda: run.panel("Segment").bar.value() > 0 or not run.controller.work)
+    run.shoot("4_segmenting")
+    run.settle()
+    run.shoot("5_segmented")
+    correct(run)
+    run.panel("Review").next.click()
+    run.settle()
+    run.widget.sections.parts["Review"].open(True)
+    run.widget.sections.parts["Prompt"].open(False)
+    run.shoot("7_uncertain")
+    run.controller.review(True)
+    run.settle()
+    run.shoot("8_reviewed")
+    with tempfile.TemporaryDirectory() as folder:
+        run.controller.export(Path(folder) / "Dataset001_case", reviewer="A. Reader")
+        run.settle()
+        run.shoot("9_exported")
+    run.widget.close()
+    run.viewer.close()
+
+
+def correct(run: Run) -> None:
+    """Click once, and paint once."""
+    volume = run.controller.session.volume
+    middle = np.array(volume.shape) // 2
+    run.panel("Prompt").tools[Tool.POSITIVE].click()
+    run.controller.view.points.add(middle + (0, 0, volume.shape[2] // 5))
+    run.settle()
+    run.panel("Correct").brush.click()
+    run.controller.view.labels.paint(tuple(middle), run.controller.label)
+    run.settle()
+    run.shoot("6_corrected")
+
+
+def parse() -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="1280x800", help="of the window")
+    parser.add_argument("--theme", default="dark", choices=["dark", "light"])
+    parser.add_argument("--volume", default="ct_chest", help="key of a sample volume")
+    parser.add_argument("--task", default="lungs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
