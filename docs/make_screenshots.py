@@ -10,15 +10,17 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 
 from napari_ka2er.widgets.session_view import Tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATIENCE_S = 1800.0
 
@@ -102,7 +104,7 @@ def correct(run: Run) -> None:
     volume = run.controller.session.volume
     middle = np.array(volume.shape) // 2
     run.panel("Prompt").tools[Tool.POSITIVE].click()
-    run.controller.view.points.add(middle + (0, 0, volume.shape[2] // 5))
+    run.controller.view.points.add(np.add(middle, (0, 0, volume.shape[2] // 5)))
     run.settle()
     run.panel("Correct").brush.click()
     run.controller.view.labels.paint(tuple(middle), run.controller.label)
