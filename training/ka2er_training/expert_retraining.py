@@ -81,18 +81,10 @@ def retrain_expert(
         done: dict[str, Any] = read_json(told)
         return done
     check_training_data(workspace, task)
-    job = job_for(workspace, number, task, device)
-    started = time.monotonic()
+    job, started = job_for(workspace, number, task, device), time.monotonic()
     monitor = Monitor(progress, job.preset.iterations)
     with workspace.lock(f"expert-{task}"):
-        run = round_folder(workspace, number) / "experts_work" / task
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(run / "job.json", job.to_json())
-        run_child(
-            "ka2er_training.expert_job", job.to_json(), run / "nnunet.log",
-            environment=_environment(workspace, job, device), on_report=monitor,
-            cancelled=cancelled,
-        )  # fmt: skip
+        _run(workspace, job, device, monitor, cancelled)
         digest = _convert(workspace, task, job, out)
     monitor.show(1.0, "done")
     result = {
@@ -107,6 +99,27 @@ def retrain_expert(
     }
     write_json(told, result)
     return result
+
+
+def _run(
+    workspace: Workspace,
+    job: ExpertJob,
+    device: str,
+    monitor: Monitor,
+    cancelled: Callable[[], bool] | None,
+) -> None:
+    """Let nnU-Net work in a process of its own; what it was told and said stays in the round."""
+    run = Path(job.results)
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / "job.json", job.to_json())
+    run_child(
+        "ka2er_training.expert_job",
+        job.to_json(),
+        run / "nnunet.log",
+        environment=_environment(workspace, job, device),
+        on_report=monitor,
+        cancelled=cancelled,
+    )
 
 
 def job_for(workspace: Workspace, number: int, task: str, device: str = "cpu") -> ExpertJob:

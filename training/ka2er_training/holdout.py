@@ -7,13 +7,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from ka2er_training.ledger import settle_all
+from ka2er_training.workspace import read_json, write_json
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.hashing import content_digest
+from napari_ka2er.core.io import read_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ka2er_training.integrity import CheckedCase
-    from ka2er_training.workspace import Workspace
+    from ka2er_training.workspace import Case, Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +64,8 @@ def check_training_data(workspace: Workspace, task: str) -> None:
     Raises
     ------
     UserError
-        If files were added or removed by hand, or an image that is held out, or kept for the gate,
-        in any task is among them.
+        If files were added, removed or changed by hand, or an image that is held out, or kept for
+        the gate, in any task is among them.
     """
     settle_all(workspace)
     cases = workspace.training_cases(task)
@@ -86,11 +89,32 @@ def check_training_data(workspace: Workspace, task: str) -> None:
         for case in workspace.manifest(name)
         if case["split"] == "held"
     }
+    present_digests = _contents(workspace, task, cases)
     for case in workspace.manifest(task):
+        if case["split"] == "training" and case["image"] != present_digests[case["id"]]:
+            raise UserError(
+                f"the image that was registered as {case['id']} of {task}", "another", "restore it"
+            )
         if case["split"] == "training" and case["image"] in held:
             raise UserError(
                 "training cases apart from every hold-out", f"{case['id']} of {task} in one"
             )
+
+
+def _contents(workspace: Workspace, task: str, cases: Sequence[Case]) -> dict[str, str]:
+    """Return the content digests of images; those of unchanged files are remembered."""
+    path = workspace.folder / "runs" / f"contents-{task}.json"
+    known = read_json(path) if path.is_file() else {}
+    found = {}
+    for case in cases:
+        stat = case.image.stat()
+        seen = [stat.st_size, stat.st_mtime_ns]
+        before = known.get(case.id)
+        digest = before[2] if before and before[:2] == seen else None
+        found[case.id] = [*seen, digest or content_digest(read_volume(case.image))]
+    if found != known:
+        write_json(path, found)
+    return {name: str(entry[2]) for name, entry in found.items()}
 
 
 def _known_digests(workspace: Workspace) -> tuple[set[str], set[str]]:

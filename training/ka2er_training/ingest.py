@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.integrity import label_digest
 from ka2er_training.ledger import (
     DATA_LOCK,
+    PATIENCE_S,
     future_ignore,
     labels_of,
     packaged,
@@ -65,7 +66,7 @@ def ingest(
         if progress:
             progress(i / len(digests), f"package {digest[:12]}")
         items = [item for item in plan if item["package"] == digest]
-        with workspace.lock(DATA_LOCK):
+        with workspace.lock(DATA_LOCK, PATIENCE_S):
             _take(workspace, items)
     counts: dict[str, dict[str, int]] = {}
     for item in plan:
@@ -86,7 +87,7 @@ def withdraw(workspace: Workspace, number: int) -> list[str]:
         The cases.
     """
     moved = []
-    with workspace.lock(DATA_LOCK):
+    with workspace.lock(DATA_LOCK, PATIENCE_S):
         for task in workspace.tasks:
             cases = workspace.manifest(task)
             chosen = [

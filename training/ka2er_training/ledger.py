@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Entry = dict[str, Any]
 
 DATA_LOCK = "data"
+# Jobs on several machines look after the data at the same time, and a large package takes minutes.
+PATIENCE_S = 600
 
 
 def write_cases(workspace: Workspace, task: str, cases: Sequence[Entry]) -> None:
@@ -52,11 +54,11 @@ def settle_all(workspace: Workspace) -> None:
     Raises
     ------
     UserError
-        If another process is changing the data.
+        If another process is changing the data and goes on with it for minutes.
     """
     if not workspace.tasks:
         return
-    with workspace.lock(DATA_LOCK):
+    with workspace.lock(DATA_LOCK, PATIENCE_S):
         for task in workspace.tasks:
             upgrade(workspace, task)
             settle(workspace, task)
@@ -229,6 +231,9 @@ def _freeze_holdout(workspace: Workspace, task: str, cases: Sequence[Entry]) -> 
     }
     if task not in frozen["tasks"] or frozen["tasks"][task]["cases"] == held:
         return
+    if left := sorted(set(frozen["tasks"][task]["cases"]) - set(held)):
+        wanted = f"every case of the frozen hold-out of {task} in cases.json"
+        raise UserError(wanted, f"{left[0]} elsewhere", "no case ever leaves it: restore it")
     version = frozen.get("version", 1)
     old = workspace.folder / "holdouts" / f"v{version:04d}.json"
     old.parent.mkdir(exist_ok=True)

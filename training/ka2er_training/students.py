@@ -12,6 +12,7 @@ from ka2er_training.amalgamate import Ingredients, Recipe, amalgamate, prepare_c
 from ka2er_training.cases import Source
 from ka2er_training.click_work import train_clicks
 from ka2er_training.distributed import rank
+from ka2er_training.holdout import check_training_data
 from ka2er_training.plan import preset
 from ka2er_training.registry import add_student, current, make_current
 from ka2er_training.workspace import read_json
@@ -109,7 +110,14 @@ def ingredients_of(workspace: Workspace, tasks: Sequence[str] = ()) -> Ingredien
 
 
 def sources_of(workspace: Workspace, task: str) -> list[Source]:
-    """Return the training volumes of a task, labelled and unlabelled; never a hold-out case."""
+    """Return the training volumes of a task, labelled and unlabelled; never a hold-out case.
+
+    Raises
+    ------
+    UserError
+        If an image that is held out, whatever its name, is among them.
+    """
+    check_training_data(workspace, task)
     labels = read_json(workspace.dataset_folder(task) / "dataset.json")["labels"]
     ignore = labels.get("ignore")
     cases = workspace.training_cases(task) + workspace.unlabelled_cases(task)

@@ -157,8 +157,10 @@ class Workspace:
         cases: list[dict[str, Any]] = read_json(self.dataset_folder(task) / "cases.json")["cases"]
         return cases
 
-    def lock(self, name: str) -> AbstractContextManager[object]:
+    def lock(self, name: str, patience_s: float = 0) -> AbstractContextManager[object]:
         """Take a lock that the system frees when the process ends, however it ends.
+
+        `patience_s` is how long to wait for another process.
 
         Raises
         ------
@@ -167,7 +169,7 @@ class Workspace:
         """
         lock = FileLock(self.folder / "runs" / f"{name}.lock")
         try:
-            return lock.acquire(timeout=0)
+            return lock.acquire(timeout=patience_s)
         except Timeout as error:
             remedy = "wait for it to end or stop it"
             raise UserError(
