@@ -86,7 +86,8 @@ def main() -> None:
     run.panel("Review").next.click()
     run.settle()
     run.widget.sections.parts["Review"].open(True)
-    run.widget.sections.parts["Prompt"].open(False)
+    for title in ("Prompt", "Correct"):
+        run.widget.sections.parts[title].open(False)
     run.shoot("7_uncertain")
     run.controller.review(True)
     run.settle()

@@ -122,6 +122,8 @@ class Sections(QWidget):
         layout.addWidget(area)
         layout.addWidget(self.message)
         self.setMinimumWidth(_WIDTH)
+        # Else napari puts an empty space below us, which takes half of the dock.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
 
     def panel(self, title: str) -> Panel:
         """Return a panel by its title."""
