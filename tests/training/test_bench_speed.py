@@ -1,11 +1,8 @@
-import json
-
 import pytest
 from tests.model.folders import blob, make_student_folder
 
 from ka2er_training.bench import speed
-from ka2er_training.bench.probes import PROBES, ProbeSettings, run_probe
-from ka2er_training.cli import main
+from ka2er_training.bench.probes import ProbeSettings, run_probe
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import write_volume
 
@@ -58,20 +55,6 @@ def test_a_click_in_a_process_of_its_own(files):
     student, volume = map(str, files)
     measured = speed.probe("click", ProbeSettings(student, volume, "one", 2))
     assert "features cached" in measured["what"]
-
-
-def test_clicks_print_the_object_that_the_design_asks_for(files, monkeypatch, capsys):
-    def pretend(name, settings):
-        assert name in PROBES
-        return {**spent(0.1), "cpu_s": [0.2]} if name == "click" else {**spent(0), "cpu_s": [50.0]}
-
-    monkeypatch.setattr(speed, "probe", pretend)
-    student, volume = map(str, files)
-    assert main(["bench", "clicks", "--student", student, "--volume", volume, "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert set(printed["click_s"]) == {"p50", "p95"}
-    assert printed["cpu_ratio"] == pytest.approx(250)
-    assert {"click_cpu_s", "reference_cpu_s", "peak_mib"} <= set(printed)
 
 
 def test_a_probe_that_fails_says_why(files):

@@ -146,7 +146,7 @@ class Work:
 
     def usage(self, talk: Talk) -> Usage:
         """Return what this process has used."""
-        return Usage(time.process_time(), _peak_mib())
+        return Usage(time.process_time(), peak_mib())
 
     def _segment(self, talk: Talk, task: str, mode: Mode | None) -> Segmentation:
         self._last = None  # room for the next
@@ -164,7 +164,8 @@ class Work:
         return self._segment(talk, task, None)
 
 
-def _peak_mib() -> float | None:
+def peak_mib() -> float | None:
+    """Return the highest resident memory of this process; None where the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""`ka2er bench speed` and `bench clicks`: what things take on this machine, as ratios too.
+"""`ka2er bench speed`: what things take on this machine, as ratios too.
 
 Ratios of CPU time hold on other machines better than seconds do, and other work on the machine
 disturbs them less than it disturbs wall time.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -16,15 +18,16 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ka2er_training.bench.cells import machine
 from ka2er_training.bench.probes import ProbeSettings
 from ka2er_training.bench.tables import Table
-from ka2er_training.workspace import write_json, write_text
+from ka2er_training.workspace import read_json, write_json, write_text
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import read_volume
 from napari_ka2er.core.student_card import read_student_json
 from napari_ka2er.model.catalogue import find_student
+from napari_ka2er.model.config import StudentConfig
+from napari_ka2er.model.ranking import fingerprint, prior_fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,10 +37,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODES: tuple[Mode, ...] = ("distilled", "sparse", "full")
+PROBES_MODULE = "ka2er_training.bench.probes"
 
 
-def probe(name: str, settings: ProbeSettings) -> dict[str, Any]:
-    """Run a probe in a new process and return what it took.
+def probe(name: str, settings: ProbeSettings, module: str = PROBES_MODULE) -> dict[str, Any]:
+    """Run a probe of a module in a new process and return what it took.
 
     Raises
     ------
@@ -45,7 +49,7 @@ def probe(name: str, settings: ProbeSettings) -> dict[str, Any]:
         If it fails; its last line says why.
     """
     logger.info("%s %s %s", name, settings.mode, settings.expert)
-    command = [sys.executable, "-m", "ka2er_training.bench.probes", name]
+    command = [sys.executable, "-m", module, name]
     done = subprocess.run(
         [*command, json.dumps(asdict(settings))], capture_output=True, text=True, check=False
     )
@@ -57,7 +61,7 @@ def probe(name: str, settings: ProbeSettings) -> dict[str, Any]:
 
 
 def open_settings(student: str, volume: Path | None, task: str, repeats: int) -> ProbeSettings:
-    """Return the settings for a student by name, on a volume or the project's phantom.
+    """Return the settings for a student by name, on a volume or one of the sample volumes.
 
     Raises
     ------
@@ -71,7 +75,17 @@ def open_settings(student: str, volume: Path | None, task: str, repeats: int) ->
     image = volume or find_volume()
     if not image.exists():
         raise UserError("an image", f"{image}, which does not exist")
-    return ProbeSettings(str(folder), str(image), task or tasks[0], repeats)
+    return ProbeSettings(str(folder), str(image), task or fitting_task(folder, image), repeats)
+
+
+def fitting_task(student: Path, image: Path) -> str:
+    """Return the task that fits an image best by intensities and field of view.
+
+    Another one could have a grid so fine that a pass takes hours.
+    """
+    config = StudentConfig.from_json(read_student_json(student)["config"])
+    volume = fingerprint(read_volume(image))
+    return max(config.tasks, key=lambda entry: prior_fit(entry, volume)[0]).task.name
 
 
 def find_volume() -> Path:
@@ -91,7 +105,13 @@ def find_volume() -> Path:
 
 
 def measure_speed(
-    student: str, volume: Path | None, task: str, repeats: int, only: Iterable[str] = ()
+    student: str,
+    volume: Path | None,
+    task: str,
+    repeats: int,
+    only: Iterable[str] = (),
+    *,
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """Return what passes, windows and clicks take, and their ratios.
 
@@ -102,11 +122,14 @@ def measure_speed(
     volume : Path, optional
         An image; a sample volume by default.
     task : str
-        Of the student; its first if empty.
+        Of the student; the one that fits the image best if empty.
     repeats : int
-        Of each measurement; the large references are measured once.
+        Of each measurement; whole volumes are measured a third as often, what is largest once.
     only : iterable of str
         Names of probes; all if empty.
+    out : Path, optional
+        Folder for the report, written after each measurement.  What it holds of the same day,
+        machine, student, volume, task and repeats is not measured again.
 
     Raises
     ------
@@ -115,30 +138,46 @@ def measure_speed(
     """
     settings = open_settings(student, volume, task, repeats)
     chosen = set(only)
-    spent = {
-        label: probe(name, given)
-        for label, name, given in _measurements(settings)
-        if not chosen or name in chosen
-    }
-    return {
+    result: dict[str, Any] = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine(),
         "student": student,
         "volume": Path(settings.volume).name,
         "task": settings.task,
-        "measurements": spent,
-        "ratios": ratios(spent),
+        "repeats": repeats,
     }
+    spent = {} if out is None else _measured_before(out, result)
+    for label, name, given in _measurements(settings):
+        if label not in spent and (not chosen or name in chosen):
+            spent[label] = {**probe(name, given), "load": os.getloadavg()[0]}
+            result |= {"measurements": spent, "ratios": ratios(spent)}
+            write_speed(result, out)
+    return result | {"measurements": spent, "ratios": ratios(spent)}
+
+
+def _measured_before(out: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the measurements that a folder holds, if they are of the kind that is wanted."""
+    path = out / "speed.json"
+    found = read_json(path) if path.is_file() else {}
+    is_same = all(found.get(key) == value for key, value in wanted.items())
+    return dict(found["measurements"]) if is_same else {}
 
 
 def _measurements(settings: ProbeSettings) -> list[tuple[str, str, ProbeSettings]]:
     """Return label, probe and settings of everything there is to measure."""
-    experts = [e["name"] for e in read_student_json(Path(settings.student))["config"]["experts"]]
+    config = StudentConfig.from_json(read_student_json(Path(settings.student))["config"])
+    whole = replace(settings, repeats=max(1, settings.repeats // 3))
+    coarsest = max(config.tasks, key=lambda entry: math.prod(entry.spacing_mm)).task.name
+    large = replace(settings, task=coarsest, repeats=1, mode="sparse")
     return [
         ("click", "click", settings),
+        ("CT 512x512x400", "large_ct", large),
         *((f"window {mode}", "encode_window", replace(settings, mode=mode)) for mode in MODES),
-        *((f"pass {mode}", "automatic_pass", replace(settings, mode=mode)) for mode in MODES),
-        *((f"expert {name}", "expert_pass", replace(settings, expert=name)) for name in experts),
+        *((f"pass {mode}", "automatic_pass", replace(whole, mode=mode)) for mode in MODES),
+        *(
+            (f"expert {e.name}", "expert_pass", replace(whole, expert=e.name))
+            for e in config.experts
+        ),
         ("SwinUNETR 96³", "swin_unetr", replace(settings, repeats=min(settings.repeats, 3))),
         ("ResEnc-L 192³", "resenc_l", replace(settings, repeats=1)),
     ]
@@ -179,6 +218,9 @@ def speed_table(result: Mapping[str, Any]) -> Table:
         f"Median [lowest, highest]. {result['date']}, {shape['cpus']} CPUs ({shape['arch']}); "
         f"student {result['student']}, volume {result['volume']}, task {result['task']}."
     )
+    loads = [one["load"] for one in result["measurements"].values() if "load" in one]
+    if loads:
+        note += f" Load average {min(loads):.0f} to {max(loads):.0f}: see CPU time, not wall time."
     head = ("what", "CPU s", "wall s", "peak MiB", "of that, the work", "details")
     return Table("Speed", head, rows, note)
 
@@ -199,41 +241,3 @@ def write_speed(result: Mapping[str, Any], out: Path | None) -> str:
         write_json(out / "speed.json", result)
         write_text(out / "speed.md", text)
     return text
-
-
-def measure_clicks(
-    student: str, volume: Path | None, task: str, repeats: int, out: Path | None
-) -> dict[str, Any]:
-    """Return what a click with cached features takes beside a ResEnc-L 192³ forward pass.
-
-    Parameters
-    ----------
-    student, volume, task, repeats
-        As in `measure_speed`.
-    out : Path, optional
-        Folder for the same as ``clicks.json``.
-    """
-    settings = open_settings(student, volume, task, repeats)
-    spent = probe("click", settings)
-    reference = probe("resenc_l", replace(settings, repeats=1))
-    click_cpu, reference_cpu = median(spent["cpu_s"]), median(reference["cpu_s"])
-    p50, p95 = np.percentile(spent["wall_s"], [50, 95])
-    result = {
-        "click_s": {"p50": float(p50), "p95": float(p95)},
-        "click_cpu_s": click_cpu,
-        "reference_cpu_s": reference_cpu,
-        "cpu_ratio": reference_cpu / click_cpu,
-        "peak_mib": spent["peak_mib"],
-        "reference_peak_mib": reference["peak_mib"],
-        "what": spent["what"],
-        "machine": machine(),
-        "raw": {"click": spent, "reference": reference},
-    }
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "clicks.json", result)
-    logger.info(
-        "click %.2f s (95 %%: %.2f), %.2f CPU-s; ResEnc-L 192³ %.0f CPU-s: %.0f times as much",
-        p50, p95, click_cpu, reference_cpu, result["cpu_ratio"],
-    )  # fmt: skip
-    return result

@@ -77,8 +77,12 @@ def _add_speed(actions: Any) -> None:
     )
     command.add_argument("--student", default="sample", help="a student (default: %(default)s)")
     command.add_argument("--volume", type=Path, help="an image (default: a sample volume)")
-    command.add_argument("--task", default="", help="of the student (default: its first)")
-    command.add_argument("--out", type=Path, help="folder for the table and the raw numbers")
+    command.add_argument("--task", default="", help="of the student (default: the one that fits)")
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="folder for the table and the raw numbers; goes on where it stopped",
+    )
     command.add_argument("--repeats", type=int, default=5)
     command.add_argument(
         "--only", action="append", default=[], help="only these measurements; repeatable"
@@ -89,7 +93,8 @@ def run_speed(args: argparse.Namespace) -> dict[str, Any]:
     """Measure speed."""
     from ka2er_training.bench.speed import measure_speed, write_speed
 
-    result = measure_speed(args.student, args.volume, args.task, args.repeats, tuple(args.only))
+    chosen = tuple(args.only)
+    result = measure_speed(args.student, args.volume, args.task, args.repeats, chosen, out=args.out)
     sys.stdout.write("" if args.json else write_speed(result, args.out) + "\n")
     return result
 
@@ -99,17 +104,37 @@ def _add_clicks(actions: Any) -> None:
         actions, "clicks", run_clicks, "what a click takes, beside a ResEnc-L 192³ forward pass"
     )
     command.add_argument("--student", default="sample", help="a student (default: %(default)s)")
-    command.add_argument("--volume", type=Path, help="an image (default: a sample volume)")
-    command.add_argument("--task", default="", help="of the student (default: its first)")
-    command.add_argument("--out", type=Path, help="folder for the raw numbers")
-    command.add_argument("--repeats", type=int, default=20)
+    command.add_argument(
+        "--volume", type=Path, help="an image (default: the sample T1, cut and padded to 192³)"
+    )
+    command.add_argument(
+        "--task", default="", help="of the student (default: that of the T1, or its first)"
+    )
+    command.add_argument("--out", type=Path, help="folder for the table and the raw numbers")
+    command.add_argument(
+        "--repeats", type=int, default=50, help="how many clicks (default: %(default)s)"
+    )
+    command.add_argument(
+        "--no-reference",
+        action="store_true",
+        help="leave the ResEnc-L pass out, which takes 7 GB and more than a minute",
+    )
 
 
 def run_clicks(args: argparse.Namespace) -> dict[str, Any]:
     """Measure clicks."""
-    from ka2er_training.bench.speed import measure_clicks
+    from ka2er_training.bench.click_speed import clicks_table, measure_clicks
 
-    return measure_clicks(args.student, args.volume, args.task, args.repeats, args.out)
+    result = measure_clicks(
+        args.student,
+        args.volume,
+        args.task,
+        args.repeats,
+        args.out,
+        has_reference=not args.no_reference,
+    )
+    sys.stdout.write("" if args.json else clicks_table(result).markdown() + "\n")
+    return result
 
 
 def _add_loop(actions: Any) -> None:
