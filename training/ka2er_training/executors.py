@@ -40,10 +40,9 @@ def submit_all(
     executor: str = "local",
     resume: bool = False,
     tasks: int = 1,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    **hooks: Any,
 ) -> list[JobOutcome]:
-    """Run jobs; one that fails does not stop the others.
+    """Run jobs; one that fails does not stop the others; return an outcome per job, in order.
 
     Parameters
     ----------
@@ -56,45 +55,47 @@ def submit_all(
     executor : str
         ``"local"`` or ``"slurm"``.
     resume : bool
-        Take the results of jobs that have finished before, and tell the others to go on where
-        they stopped.
+        Take results of jobs that finished before, and tell the others to go on where they stopped.
     tasks : int
         Processes per node of each job; more than one for distributed training.
-    progress, cancelled : callable, optional
-        Told the mean share done; asked several times a second.
+    **hooks
+        `progress`, told the mean share done; `cancelled`, asked several times a second: jobs are
+        stopped before `CancelledError` is raised.
 
-    Returns
-    -------
-    list of JobOutcome
-        One per job, in their order.
-
-    Raises
-    ------
-    UserError
-        If there is no such executor here, or two jobs have one name.
-    CancelledError
-        If `cancelled` said so; no job runs then.
+    Raises `UserError` if there is no such executor here, or two jobs have one name.
     """
     check_choice(executor, EXECUTORS, "executor")
     if len({job.name for job in jobs}) < len(jobs):
         raise UserError("jobs of different names", ", ".join(job.name for job in jobs))
-    round_ = _Round(folder, settings, executor, tasks)
-    outcomes = {job.name: _kept(folder, job) for job in jobs} if resume else {}
-    waiting = [job for job in jobs if outcomes.get(job.name) is None]
-    for job in waiting:
-        _make_room(folder / job.name)
+    found = {job.name: _kept(folder, job) for job in jobs} if resume else {}
+    kept = {name: outcome for name, outcome in found.items() if outcome is not None}
+    round_ = _Round(folder, settings, executor, tasks, resume)
+    outcomes = kept | _run(round_, [j for j in jobs if j.name not in kept], len(kept), **hooks)
+    return [outcomes[job.name] for job in jobs]
+
+
+def _run(
+    round_: _Round,
+    jobs: Sequence[Job],
+    n_kept: int,
+    *,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> dict[str, JobOutcome]:
+    """Run the jobs that are missing, watch them, and leave none behind."""
+    for job in jobs:
+        _make_room(round_.folder / job.name)
     try:
-        round_.begin(waiting, resume)
+        round_.begin(jobs)
         while round_.is_busy():
             if cancelled is not None and cancelled():
                 raise CancelledError("stopped; --resume runs what is missing")
             if progress is not None:
-                progress(*round_.share(len(jobs) - len(waiting), len(jobs)))
+                progress(*round_.share(n_kept, n_kept + len(jobs)))
             time.sleep(POLL_S)
     finally:
         round_.cancel()
-    found = {name: outcome for name, outcome in outcomes.items() if outcome} | round_.outcomes
-    return [found[job.name] for job in jobs]
+    return round_.outcomes
 
 
 def require_all(outcomes: Sequence[JobOutcome]) -> list[dict[str, Any]]:
@@ -134,17 +135,18 @@ class _Round:
     settings: ExecutorSettings
     executor: str
     tasks: int
-    waiting: list[tuple[Job, bool]] = field(default_factory=list)
+    resume: bool
+    waiting: list[Job] = field(default_factory=list)
     running: dict[int, tuple[Job, submitit.Job[Any]]] = field(default_factory=dict)
     outcomes: dict[str, JobOutcome] = field(default_factory=dict)
 
-    def begin(self, jobs: Sequence[Job], resume: bool) -> None:
+    def begin(self, jobs: Sequence[Job]) -> None:
         """Submit: all at once to Slurm, which queues them; here as many as may run at once."""
         if self.executor == "local":
-            self.waiting = [(job, resume) for job in jobs]
+            self.waiting = list(jobs)
             self._fill()
         elif jobs:
-            calls = [self._call(job, resume) for job in jobs]
+            calls = [self._call(job) for job in jobs]
             with submitit.helpers.clean_env():
                 submitted = slurm_executor(self.folder, self.settings, self.tasks).submit_array(
                     calls
@@ -186,21 +188,21 @@ class _Round:
         """Begin local jobs in free slots; each slot has GPUs of its own."""
         free = [n for n in range(self.settings.parallel) if n not in self.running]
         for slot in free[: len(self.waiting)]:
-            job, resume = self.waiting.pop(0)
+            job = self.waiting.pop(0)
             n_gpus = self.settings.gpus
             gpus = tuple(range(slot * n_gpus, (slot + 1) * n_gpus))
             with submitit.helpers.clean_env():
                 local = local_executor(self.folder, self.settings, self.tasks)
-                self.running[slot] = (job, local.submit(self._call(job, resume, gpus)))
+                self.running[slot] = (job, local.submit(self._call(job, gpus)))
 
-    def _call(self, job: Job, resume: bool, gpus: tuple[int, ...] | None = None) -> Call:
+    def _call(self, job: Job, gpus: tuple[int, ...] | None = None) -> Call:
         described = {
             "name": job.name,
             "function": job.function,
             "arguments": dict(job.arguments),
             "digest": job.digest,
         }
-        return Call(str(self.folder), described, resume, gpus)
+        return Call(str(self.folder), described, self.resume, gpus)
 
     def _outcome(self, job: Job, submitted: submitit.Job[Any]) -> JobOutcome:
         """Return what became of an ended job; its own word in done.json counts most."""

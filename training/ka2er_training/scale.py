@@ -27,15 +27,9 @@ def jobs_folder(workspace: Workspace) -> Path:
 
 
 def train_experts(
-    workspace: Workspace,
-    tasks: Sequence[str],
-    plan: ExpertPlan,
-    *,
-    executor: str,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    workspace: Workspace, tasks: Sequence[str], plan: ExpertPlan, *, executor: str, **hooks: Any
 ) -> list[JobOutcome]:
-    """Train experts as jobs of their own; see `ka2er_training.executors.submit_all`.
+    """Train experts as jobs of their own; `hooks` are those of `submit_all`.
 
     With ``plan.resume``, experts that were trained with the same plan on the same cases are not
     trained again, the others go on from their checkpoints.
@@ -46,10 +40,8 @@ def train_experts(
         If there is no such task or executor.
     """
     jobs = [expert_job(workspace, task, plan) for task in dict.fromkeys(tasks)]
-    return submit_all(
-        jobs, workspace.settings.executor, jobs_folder(workspace),
-        executor=executor, resume=plan.resume, progress=progress, cancelled=cancelled,
-    )  # fmt: skip
+    settings, folder = workspace.settings.executor, jobs_folder(workspace)
+    return submit_all(jobs, settings, folder, executor=executor, resume=plan.resume, **hooks)
 
 
 def expert_job(workspace: Workspace, task: str, plan: ExpertPlan) -> Job:
@@ -70,6 +62,7 @@ def expert_job(workspace: Workspace, task: str, plan: ExpertPlan) -> Job:
 
 
 def run_expert(
+    *,
     workspace: str,
     task: str,
     preset: str | None,
@@ -90,17 +83,12 @@ def extract_features(
     *,
     executor: str,
     device: str = "cpu",
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    **hooks: Any,
 ) -> int:
     """Let jobs put every expert's features of every training volume on disk, before amalgamation.
 
-    What is there is not made again, so that this may be stopped and repeated.
-
-    Returns
-    -------
-    int
-        Number of volumes.
+    What is there is not made again, so that this may be stopped and repeated.  `hooks` are those of
+    `submit_all`.  Returns the number of volumes.
 
     Raises
     ------
@@ -109,31 +97,19 @@ def extract_features(
     """
     from ka2er_training.students import ingredients_of
 
-    n_sources = len(ingredients_of(workspace, tasks).sources)
-    n_jobs = min(workspace.settings.executor.parallel, n_sources)
-    jobs = [
-        Job(
-            f"features-{n}",
-            f"{__name__}:run_features",
-            {
-                "workspace": str(workspace.folder),
-                "tasks": list(tasks),
-                "first": n,
-                "step": n_jobs,
-                "device": device,
-            },
-        )
-        for n in range(n_jobs)
-    ]
-    outcomes = submit_all(
-        jobs, workspace.settings.executor, jobs_folder(workspace),
-        executor=executor, progress=progress, cancelled=cancelled,
-    )  # fmt: skip
+    settings, folder = workspace.settings.executor, jobs_folder(workspace)
+    n_jobs = min(settings.parallel, len(ingredients_of(workspace, tasks).sources))
+    shared = {
+        "workspace": str(workspace.folder), "tasks": list(tasks), "step": n_jobs, "device": device
+    }  # fmt: skip
+    run = f"{__name__}:run_features"
+    jobs = [Job(f"features-{n}", run, {**shared, "first": n}) for n in range(n_jobs)]
+    outcomes = submit_all(jobs, settings, folder, executor=executor, **hooks)
     return sum(result["n_volumes"] for result in require_all(outcomes))
 
 
 def run_features(
-    workspace: str, tasks: list[str], first: int, step: int, device: str, progress: Progress
+    *, workspace: str, tasks: list[str], first: int, step: int, device: str, progress: Progress
 ) -> dict[str, Any]:
     """In a job: prepare every `step`-th training volume of a workspace."""
     from ka2er_training.cases import prepare_case
@@ -169,7 +145,7 @@ def amalgamate_in_jobs(
 
     Parameters
     ----------
-    workspace, plan
+    workspace, plan, progress, cancelled
         See `ka2er_training.students.amalgamate_workspace`.
     executor : str
         ``"local"`` or ``"slurm"``.
@@ -181,26 +157,22 @@ def amalgamate_in_jobs(
     UserError
         If a job failed; what the features' jobs have made is kept, and so is the checkpoint.
     """
+    _check_processes(workspace, processes)
+    run: dict[str, Any] = {"executor": executor, "cancelled": cancelled}
+    first = (lambda s, t: progress(0.3 * s, t)) if progress else None
+    extract_features(workspace, plan.tasks, device=plan.device, progress=first, **run)
+    rest = (lambda s, t: progress(0.3 + 0.7 * s, t)) if progress else None
+    settings, folder = workspace.settings.executor, jobs_folder(workspace)
+    jobs = [student_job(workspace, plan)]
+    run = {**run, "resume": plan.resume, "tasks": processes, "progress": rest}
+    return require_all(submit_all(jobs, settings, folder, **run))[0]
+
+
+def _check_processes(workspace: Workspace, processes: int) -> None:
     gpus = workspace.settings.executor.gpus
     if processes < 1 or (gpus and processes > gpus):
         most = f", at most {gpus} as [executor] gives so many GPUs" if gpus else ""
         raise UserError(f"at least one process{most}", f"{processes}")
-    part = (lambda s, t: progress(0.3 * s, t)) if progress else None
-    extract_features(
-        workspace,
-        plan.tasks,
-        executor=executor,
-        device=plan.device,
-        progress=part,
-        cancelled=cancelled,
-    )
-    job = student_job(workspace, plan)
-    rest = (lambda s, t: progress(0.3 + 0.7 * s, t)) if progress else None
-    outcomes = submit_all(
-        [job], workspace.settings.executor, jobs_folder(workspace),
-        executor=executor, resume=plan.resume, tasks=processes, progress=rest, cancelled=cancelled,
-    )  # fmt: skip
-    return require_all(outcomes)[0]
 
 
 def student_job(workspace: Workspace, plan: AmalgamationPlan) -> Job:
@@ -217,7 +189,7 @@ def student_job(workspace: Workspace, plan: AmalgamationPlan) -> Job:
 
 
 def run_student(
-    workspace: str, plan: dict[str, Any], resume: bool, progress: Progress
+    *, workspace: str, plan: dict[str, Any], resume: bool, progress: Progress
 ) -> dict[str, Any] | None:
     """In each process of a job: amalgamate; the first returns the result, the others None."""
     from submitit.helpers import TorchDistributedEnvironment

@@ -102,13 +102,14 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
     """Return what a round came to, in a copy of the workspace of the first needed cell."""
     folder, settings = store.folder_of(cell), cell.settings
     home = folder / "workspace"
+    kept = folder / _OUTCOME  # of a round that was finished when the bench was stopped
     if not home.exists():
+        kept.unlink(missing_ok=True)
         source = store.folder_of(cell.needs[0]) / "workspace"
         with replacing(home) as partial:
             copy_workspace(source, partial)
             _set_replay(partial / SETTINGS_FILE, settings["replay"])
     workspace = Workspace.open(home)
-    kept = folder / _OUTCOME  # a round that was finished when the bench was stopped
     if not kept.is_file():
         resume = unfinished(workspace) is not None
         options = RoundOptions(**settings["budget"], seed=settings["seed"])
