@@ -125,7 +125,7 @@ def test_plain_nnunet_trains_on_the_dataset_after_ingest_and_on_the_package(
     plain = Workspace(folder, workspace.settings)
     run_tool(
         plain, "nnUNetv2_plan_and_preprocess", "-d", number, "-c", "3d_fullres", "-np", "1",
-        "--verify_dataset_integrity",
+        "-npfp", "1", "--verify_dataset_integrity",
     )  # fmt: skip
     plans = folder / "preprocessed" / dataset / "nnUNetPlans.json"
     smaller = read_json(plans)

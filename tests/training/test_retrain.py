@@ -16,11 +16,22 @@ from tests.training.rounds import FLAGS, LENGTHS, make_workspace
 
 from ka2er_training.cli import main
 from ka2er_training.holdout import check_training_data
+from ka2er_training.ingest import ingest
+from ka2er_training.ingest_plan import plan_ingest
 from ka2er_training.registry import current, student_folder, versions
-from ka2er_training.retrain import LOCK, SHARES, dry_run, retrain
-from ka2er_training.round_state import STAGES, RoundOptions, new_round, rounds, unfinished
+from ka2er_training.retrain import SHARES, dry_run, retrain
+from ka2er_training.round_state import (
+    LOCK,
+    STAGES,
+    RoundOptions,
+    new_round,
+    refused_packages,
+    rounds,
+    unfinished,
+)
 from ka2er_training.workspace import Workspace, read_json
 from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.package import read_package
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +125,21 @@ def test_a_broken_round_is_resumed_and_not_begun_anew(work, tmp_path):
         retrain(workspace.folder, [path], LENGTHS)
     with pytest.raises(UserError, match="packages of round 1"):
         retrain(workspace.folder, [path], LENGTHS, resume=True)
+
+
+def test_a_broken_round_can_be_given_up_and_its_corrections_wait(work):
+    workspace, path = work
+    digest = read_package(path).digest
+    state = new_round(workspace, LENGTHS, [{"path": str(path), "digest": digest}], "v0001")
+    ingest(workspace, plan_ingest(workspace, [read_package(path)], state.number))
+    n_trained = len(workspace.training_cases("balls"))
+    assert main(["retrain", str(workspace.folder), "--abandon"]) == 0
+    assert len(workspace.training_cases("balls")) == n_trained - 2
+    assert unfinished(workspace) is None
+    (kept,) = refused_packages(workspace)
+    assert read_package(kept).digest == digest
+    assert dry_run(workspace.folder, [kept], LENGTHS)["cases"] == {"balls": {"training": 2}}
+    assert main(["retrain", str(workspace.folder), "--abandon"]) == 2
 
 
 def test_without_a_student_or_a_package_there_is_no_round(work, balls, tmp_path):
@@ -272,7 +298,7 @@ def stop_in(workspace, path, moment, how, first):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_round_killed_in_every_stage_is_finished_by_resuming(work):
     workspace, path = work
     untouched = files(workspace.folder / "students" / "v0001")

@@ -12,6 +12,7 @@ from ka2er_training.package_check import check_for_workspace
 from ka2er_training.registry import current
 from ka2er_training.retrain_estimates import affected, estimate
 from ka2er_training.round_state import (
+    LOCK,
     NOTHING,
     RoundOptions,
     RoundState,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOCK = "retrain"
 # Which share of the whole each stage is, for one progress bar.
 SHARES = {
     "ingest": 0.02,
@@ -55,6 +55,7 @@ def retrain(
     *,
     resume: bool = False,
     device: str = "cpu",
+    executor: str = "",
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
@@ -74,6 +75,8 @@ def retrain(
         Go on with the round that was broken off.
     device : str
         Where to train.
+    executor : str
+        ``"local"`` or ``"slurm"``: experts and student are trained in jobs, as ``[executor]`` says.
     progress, cancelled : callable, optional
         Told the share done and a line of text; asked often whether to stop.
 
@@ -91,10 +94,12 @@ def retrain(
     CancelledError
         If `cancelled` said so; the round can be resumed.
     """
+    from ka2er_training.retrain_stages import RoundWork
+
     workspace = Workspace.open(folder)
     with workspace.lock(LOCK):
         state = _begin(workspace, packages, options or RoundOptions(), resume)
-        _run(workspace, state, device, progress, cancelled)
+        _run(RoundWork(workspace, state, device, progress, cancelled, executor))
     return summary(workspace, state)
 
 
@@ -144,7 +149,7 @@ def _begin(
         return _resumed(workspace, broken, packages)
     if broken is not None:
         got = f"round {broken.number}, which was broken off"
-        raise UserError("no unfinished round", got, "go on with it: ka2er retrain DIR --resume")
+        raise UserError("no unfinished round", got, "give --resume, or --abandon to give it up")
     before = _require_student(workspace)
     _check(workspace, packages, options)
     digests = [{"path": str(p.absolute()), "digest": read_package(p).digest} for p in packages]
@@ -185,18 +190,13 @@ def _check(workspace: Workspace, packages: Sequence[Path], options: RoundOptions
         raise UserError("packages that the workspace can take", f"{found} problems, listed above")
 
 
-def _run(
-    workspace: Workspace,
-    state: RoundState,
-    device: str,
-    progress: Progress | None,
-    cancelled: Callable[[], bool] | None,
-) -> None:
+def _run(work: RoundWork) -> None:
     """Do the stages that are not done."""
     from ka2er_training import retrain_stages as stages
     from ka2er_training.retrain_decision import decide
     from ka2er_training.round_record import write_report
 
+    state = work.state
     works = {
         "ingest": stages.take_packages,
         "plan": stages.plan_round,
@@ -208,9 +208,8 @@ def _run(
         "report": write_report,
     }
     done = 0.0
-    work = stages.RoundWork(workspace, state, device, progress, cancelled)
     for name, do in works.items():
-        if cancelled and cancelled():
+        if work.cancelled and work.cancelled():
             raise CancelledError
         if name not in _TRAINING or state.result("plan")["tasks"]:
             _stage(work, name, do, done)
@@ -218,7 +217,7 @@ def _run(
     state.status = state.stages.get("decide", {}).get("result", {}).get("status", NOTHING)
     state.finished = now()
     stages.clear(work)
-    state.save(workspace)
+    state.save(work.workspace)
 
 
 def _stage(

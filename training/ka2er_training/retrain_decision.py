@@ -5,20 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ka2er_training.ingest import withdraw
+from ka2er_training.ledger import settle_all
 from ka2er_training.lineage import lineage_of
-from ka2er_training.registry import add_version, promote, student_folder
-from ka2er_training.retrain_stages import student_experts
-from ka2er_training.round_state import PROMOTED, REFUSED, now
+from ka2er_training.registry import add_version, current, promote, student_folder
+from ka2er_training.retrain_stages import RoundWork, clear, student_experts
+from ka2er_training.round_state import ABANDONED, LOCK, PROMOTED, REFUSED, now, unfinished
 from ka2er_training.verdicts import Verdict
-from ka2er_training.workspace import read_json
+from ka2er_training.workspace import Workspace, read_json
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io.atomic import replacing
 from napari_ka2er.core.student_card import read_student_json
-
-if TYPE_CHECKING:
-    from ka2er_training.retrain_stages import RoundWork
 
 
 def decide(work: RoundWork) -> dict[str, Any]:
@@ -60,3 +59,27 @@ def _use_expert(source: Path, work: RoundWork, task: str) -> None:
         return
     with replacing(target) as partial:
         shutil.copytree(source, partial)
+
+
+def abandon(folder: Path) -> dict[str, Any]:
+    """Give up the round that was broken off; its corrections are taken out of training again.
+
+    Raises
+    ------
+    UserError
+        If there is none, it has promoted a student already, or it is at work.
+    """
+    workspace = Workspace.open(folder)
+    with workspace.lock(LOCK):
+        state = unfinished(workspace)
+        if state is None:
+            raise UserError(f"a broken round in {workspace.folder}", "none")
+        if current(workspace) != state.before:
+            got = f"round {state.number}, whose student is current"
+            raise UserError("a round before its decision", got, "finish it: --resume")
+        settle_all(workspace)
+        moved = withdraw(workspace, state.number)
+        clear(RoundWork(workspace, state))
+        state.status, state.finished = ABANDONED, now()
+        state.save(workspace)
+    return {"round": state.number, "status": state.status, "withdrawn": moved}

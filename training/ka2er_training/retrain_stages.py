@@ -52,6 +52,8 @@ class RoundWork:
         ``"cpu"``, ``"cuda"`` …
     progress, cancelled : callable, optional
         Of the stage.
+    executor : str
+        ``"local"`` or ``"slurm"``: train in jobs; empty: in this process.
     """
 
     workspace: Workspace
@@ -59,6 +61,7 @@ class RoundWork:
     device: str = "cpu"
     progress: Progress | None = None
     cancelled: Callable[[], bool] | None = None
+    executor: str = ""
 
     @property
     def folder(self) -> Path:
@@ -100,6 +103,10 @@ def plan_round(work: RoundWork) -> dict[str, Any]:
 def train_experts(work: RoundWork) -> dict[str, Any]:
     """Retrain the experts of the corrected tasks (all of them, from scratch)."""
     tasks = work.state.result("plan")["experts"]
+    if work.executor:
+        from ka2er_training.round_jobs import experts_in_jobs
+
+        return {"experts": experts_in_jobs(work, tasks)}
     anew = work.state.options.from_scratch
     train = expert_from_scratch if anew else retrain_expert
     where = (work.workspace.folder, work.state.number)
@@ -141,6 +148,10 @@ def experts_of(work: RoundWork) -> dict[str, str]:
 
 def train_student(work: RoundWork) -> dict[str, Any]:
     """Re-amalgamate."""
+    if work.executor:
+        from ka2er_training.round_jobs import student_in_job
+
+        return student_in_job(work, experts_of(work))
     return make_student(
         work.workspace.folder, work.state.number, work.state.before, experts_of(work), work.device,
         **work.hooks,

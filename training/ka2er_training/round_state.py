@@ -34,6 +34,8 @@ STAGES = (
     "report",
 )
 RUNNING, PROMOTED, REFUSED, NOTHING = "running", "promoted", "refused", "nothing to train"
+ABANDONED = "abandoned"
+LOCK = "retrain"  # one round at a time in a workspace
 _ROUND = re.compile(r"round-(\d{4})")
 
 
@@ -88,7 +90,7 @@ class RoundState:
     started, finished : str
         ISO 8601; not finished: empty.
     status : str
-        ``"running"``, ``"promoted"``, ``"refused"`` or ``"nothing to train"``.
+        ``"running"``, ``"promoted"``, ``"refused"``, ``"nothing to train"`` or ``"abandoned"``.
     stages : dict
         Per finished stage: ``seconds``, ``cpu_s``, ``joules``, ``peak_mib``, ``result``; of a stage
         that was broken off, since it went on.
@@ -165,7 +167,7 @@ def unfinished(workspace: Workspace) -> RoundState | None:
 
 
 def refused_packages(workspace: Workspace) -> list[Path]:
-    """Return the kept packages of refused rounds that no later round has taken."""
+    """Return the kept packages of refused and abandoned rounds that no later round has taken."""
     from ka2er_training.ledger import packages_folder
 
     taken = {
@@ -174,8 +176,10 @@ def refused_packages(workspace: Workspace) -> list[Path]:
         for case in workspace.manifest(task)
         if case["split"] != "queued"
     }
-    digests = [p["digest"] for s in rounds(workspace) if s.status == REFUSED for p in s.packages]
-    return [packages_folder(workspace, d) for d in dict.fromkeys(digests) if d not in taken]
+    lost = [state for state in rounds(workspace) if state.status in (REFUSED, ABANDONED)]
+    digests = dict.fromkeys(package["digest"] for state in lost for package in state.packages)
+    kept = [packages_folder(workspace, digest) for digest in digests if digest not in taken]
+    return [folder for folder in kept if folder.is_dir()]
 
 
 def _read(path: Path) -> RoundState:

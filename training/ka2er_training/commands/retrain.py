@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.cli import GateRefusedError, add_command, add_device
+from ka2er_training.cli import GateRefusedError, add_command, add_device, add_executor
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +22,7 @@ def add(commands: Any) -> None:
     command.add_argument("folder", type=Path, metavar="DIR", help="the workspace")
     command.add_argument("packages", type=Path, metavar="PACKAGE", nargs="*")
     command.add_argument("--resume", action="store_true", help="go on with a broken round")
+    command.add_argument("--abandon", action="store_true", help="give a broken round up")
     command.add_argument(
         "--dry-run", action="store_true", help="print plan and estimates, change nothing"
     )
@@ -42,16 +43,20 @@ def add(commands: Any) -> None:
         command.add_argument(f"--{name}", type=int, help="instead of the preset's share")
     command.add_argument("--seed", type=int, help="default: the number of the round")
     add_device(command)
+    add_executor(command)
 
 
 def run_retrain(args: argparse.Namespace) -> dict[str, Any]:
     """Retrain; a refusal by the gate is told with exit status 3."""
     from ka2er_training.progress import progress_bar
     from ka2er_training.retrain import dry_run, retrain
+    from ka2er_training.retrain_decision import abandon
     from ka2er_training.round_state import REFUSED, RoundOptions, refused_packages
     from ka2er_training.workspace import Workspace
     from napari_ka2er.model.device import resolve_device
 
+    if args.abandon:
+        return abandon(args.folder)
     names = RoundOptions.__dataclass_fields__
     options = RoundOptions(**{name: getattr(args, name) for name in names})
     packages = list(args.packages)
@@ -64,8 +69,9 @@ def run_retrain(args: argparse.Namespace) -> dict[str, Any]:
     device = str(resolve_device(args.device))
     with progress_bar() as show:
         result = retrain(
-            args.folder, packages, options, resume=args.resume, device=device, progress=show
-        )
+            args.folder, packages, options, resume=args.resume, device=device,
+            executor=args.executor or "", progress=show,
+        )  # fmt: skip
     if result["status"] == REFUSED:
         raise GateRefusedError(f"{result['reason']}; report: {result['report']}", result)
     logger.info("%s: %s", result["status"], result["reason"])
