@@ -252,6 +252,8 @@ def test_the_brush_is_limited_to_intensities_and_a_label(sections, session, cont
     assert "tick Intensity" in limits.low.toolTip()
     limits.by_intensity.click()
     idle(controller, qtbot)
+    ends = image[len(image) // 2].min(), image[len(image) // 2].max()
+    assert (limits.low.value(), limits.high.value()) == pytest.approx(ends, abs=0.05)
     limits.low.setValue(middle)
     limits.high.setValue(float(image.max()) + 1)
     limits.over.setCurrentIndex(limits.over.findData(0))

@@ -6,9 +6,9 @@ from typing import Any
 
 from qtpy.QtWidgets import QDoubleSpinBox, QVBoxLayout, QWidget
 
-from napari_ka2er.widgets.parts import allow, caption, check, combo, number, row
+from napari_ka2er.widgets.parts import allow, check, combo, number, row
 
-_ANYTHING = "anything"
+_ANYTHING = "over anything"
 _TIP = "Paint only where the image's intensity lies in this range."
 
 
@@ -18,19 +18,20 @@ class BrushLimits(QWidget):
     def __init__(self, controller: Any) -> None:
         super().__init__()
         self._controller = controller
-        self.by_intensity = check("Intensity", self._tell, "limit_intensity")
+        self.by_intensity = check("Intensity", self._tick, "limit_intensity")
         self.low, self.high = self._bound("lowest"), self._bound("highest")
         self.over = combo("only_over", "The only label that the brush may change.", [_ANYTHING])
         self.over.currentIndexChanged.connect(self._tell)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        parts = (self.by_intensity, self.low, self.high, caption("over"), self.over)
+        parts = (self.by_intensity, self.low, self.high, self.over)
         column.addLayout(row(*parts))
 
     def _bound(self, name: str) -> QDoubleSpinBox:
         made = number(f"{name}_intensity", f"The {name} intensity to paint over.", 0.0, "")
         made.setRange(-1e9, 1e9)
-        made.setFixedWidth(52)
+        made.setValue(0.0)
+        made.setFixedWidth(62)
         made.valueChanged.connect(self._tell)
         return made
 
@@ -56,7 +57,8 @@ class BrushLimits(QWidget):
         allow(self.over, "The only label that the brush may change.", obstacle)
         session = self._controller.session
         labels = () if session is None else session.task.labels
-        wanted = [(_ANYTHING, None), ("background", 0), *((x.name, x.value) for x in labels)]
+        values = [("background", 0), *((label.name, label.value) for label in labels)]
+        wanted = [(_ANYTHING, None), *((f"over {name}", value) for name, value in values)]
         present = [(self.over.itemText(n), self.over.itemData(n)) for n in range(self.over.count())]
         if wanted != present:
             self._offer(wanted)
@@ -69,6 +71,16 @@ class BrushLimits(QWidget):
             self.over.addItem(name, value)
         self.over.setCurrentIndex(max(0, self.over.findData(before)))
         self.over.blockSignals(False)
+
+    def _tick(self, is_checked: bool) -> None:
+        """Begin with all intensities of the middle slice, to be narrowed."""
+        session = self._controller.session
+        if is_checked and session is not None and self.low.value() == self.high.value():
+            image = session.volume.channels[0]
+            middle = image[len(image) // 2]
+            self.low.setValue(float(middle.min()))
+            self.high.setValue(float(middle.max()))
+        self._tell()
 
     def _tell(self, *_: object) -> None:
         self._controller.set_brush_limits(self.intensity_range, self.only_over)

@@ -45,8 +45,8 @@ class Panel(QWidget):
         super().__init__(parent)
         self._controller = controller
         self._column = QVBoxLayout(self)
-        self._column.setContentsMargins(8, 2, 2, 4)
-        self._column.setSpacing(3)
+        self._column.setContentsMargins(8, 1, 2, 3)
+        self._column.setSpacing(2)
 
     def refresh(self) -> None:
         """Enable what is possible now; what is not says why.  Called often: it must be quick."""

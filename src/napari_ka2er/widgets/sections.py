@@ -37,7 +37,7 @@ class Section(QWidget):
         self.head = QPushButton()
         self.head.setObjectName(f"fold {title}")
         self.head.setFlat(True)
-        self.head.setStyleSheet("text-align: left; padding: 3px;")
+        self.head.setStyleSheet("text-align: left; padding: 2px;")
         self.head.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.head.clicked.connect(lambda: self.open(not self.is_open))
         column = QVBoxLayout(self)
