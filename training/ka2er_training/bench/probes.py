@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
+from ka2er_training.bench.references import REFERENCES, synthetic_ct
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -82,52 +84,6 @@ class Spent:
     what: str = ""
 
 
-def resenc_l(settings: ProbeSettings) -> tuple[Work, str]:
-    """Return a forward pass of nnInteractive's architecture, with random weights.
-
-    nnInteractive (Isensee et al. 2025, arXiv:2503.08373) is nnU-Net's ResEnc-L on 192³ windows: one
-    image channel and seven of prompts.  It runs this for every click.
-    """
-    from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
-
-    network = ResidualEncoderUNet(
-        input_channels=8,
-        n_stages=6,
-        features_per_stage=(32, 64, 128, 256, 320, 320),
-        conv_op=torch.nn.Conv3d,
-        kernel_sizes=3,
-        strides=(1, 2, 2, 2, 2, 2),
-        n_blocks_per_stage=(1, 3, 4, 6, 6, 6),
-        num_classes=2,
-        n_conv_per_stage_decoder=1,
-        conv_bias=True,
-        norm_op=torch.nn.InstanceNorm3d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=torch.nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-    )
-    return _forward(network, (1, 8, 192, 192, 192)), "ResEnc-L, 8 channels, 192³, random weights"
-
-
-def swin_unetr(settings: ProbeSettings) -> tuple[Work, str]:
-    """Return a forward pass of MONAI's SwinUNETR of the published size."""
-    from monai.networks.nets.swin_unetr import SwinUNETR
-
-    network = SwinUNETR(in_channels=1, out_channels=2, feature_size=48, use_v2=True)
-    return _forward(network, (1, 1, 96, 96, 96)), "MONAI SwinUNETR-V2, feature size 48, 96³"
-
-
-def _forward(network: torch.nn.Module, shape: Sequence[int]) -> Work:
-    network.eval().requires_grad_(False)
-    image = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-
-    def run() -> object:
-        with torch.inference_mode():
-            return network(image)
-
-    return run
-
-
 def encode_window(settings: ProbeSettings) -> tuple[Work, str]:
     """Return the encoding of one window of the student's, with the experts that its mode runs."""
     loaded, volume = _load(settings)
@@ -152,6 +108,18 @@ def automatic_pass(settings: ProbeSettings) -> tuple[Work, str]:
             return predictor.segment(settings.task).labels
 
     return run, f"automatic pass, {settings.mode}, {_shape(volume)}"
+
+
+def large_ct(settings: ProbeSettings) -> tuple[Work, str]:
+    """Return the automatic pass over a computed CT of 512x512x400 voxels, which is in memory."""
+    loaded, _ = _load(settings)
+    volume = synthetic_ct()
+
+    def run() -> object:
+        with _predictor(settings, loaded, volume) as predictor:
+            return predictor.segment(settings.task).labels
+
+    return run, f"automatic pass, {settings.mode}, {settings.task}, computed {_shape(volume)}"
 
 
 def expert_pass(settings: ProbeSettings) -> tuple[Work, str]:
@@ -211,13 +179,20 @@ def _load(settings: ProbeSettings) -> tuple[LoadedStudent, Volume]:
     return loaded, read_volume(Path(settings.volume))
 
 
+def _reference(make: Callable[[], tuple[Work, str]], settings: ProbeSettings) -> tuple[Work, str]:
+    return make()
+
+
 def _shape(volume: Volume) -> str:
     return "x".join(map(str, volume.shape))
 
 
 PROBES: Mapping[str, Callable[[ProbeSettings], tuple[Work, str]]] = {
-    probe.__name__: probe
-    for probe in (resenc_l, swin_unetr, encode_window, automatic_pass, expert_pass, click)
+    **{
+        probe.__name__: probe
+        for probe in (encode_window, automatic_pass, large_ct, expert_pass, click)
+    },
+    **{name: partial(_reference, make) for name, make in REFERENCES.items()},
 }
 
 
