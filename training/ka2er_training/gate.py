@@ -109,8 +109,8 @@ def judge(
         verdicts.append(_judge_task(name, pairs_of(*sides), gain, settings))
     problems = [problem for verdict in verdicts for problem in verdict.problems]
     reason = "; ".join(problems) if problems else _praise(verdicts, settings)
-    tasks = tuple(verdicts)
-    return Verdict(not problems, reason, tasks, settings.margin, settings.confidence)
+    margin, confidence = settings.margin, settings.confidence
+    return Verdict(not problems, reason, tuple(verdicts), margin, confidence)
 
 
 def _judge_task(
