@@ -16,6 +16,8 @@ from napari_ka2er.core.package import check_package, summarise_package
 from napari_ka2er.core.prompts import Point
 from napari_ka2er.core.review import Reviewed, Status
 from napari_ka2er.core.tools import tool_from_json
+from napari_ka2er.core.volume import Geometry
+from napari_ka2er.widgets.label_sizes import counting
 from napari_ka2er.widgets.label_table import COLOR, LOCKED, NAME, SIZE, STATUS, VISIBLE
 from napari_ka2er.widgets.review_panel import describe, reviewed_share
 from napari_ka2er.widgets.session_view import Tool
@@ -100,6 +102,17 @@ def test_volumes_are_counted_in_the_background(sections, session, controller, qt
     expected = volumes_ml(session.mask, session.volume.geometry, [2])[2]
     assert float(table.item(1, SIZE).text()) == pytest.approx(expected, rel=5e-3)
     assert table.item(0, SIZE).text() == "0"
+
+
+@pytest.mark.parametrize("at_once", [1, 25, 1 << 19])
+def test_sizes_are_those_of_the_whole_map_however_it_is_cut(monkeypatch, at_once):
+    monkeypatch.setattr("napari_ka2er.widgets.label_sizes._VOXELS_AT_ONCE", at_once)
+    labels = np.random.default_rng(3).integers(0, 9, (5, 4, 6)).astype(np.uint16)
+    labels[2] = 700  # no label of the task: painted on while it was counted
+    lattice, values = Geometry(labels.shape, np.diag([2.5, -1.0, 0.5, 1.0])), (1, 2, 8)
+    found = counting(labels, lattice, values)(lambda share, what: None, lambda: False)
+    assert found == pytest.approx(volumes_ml(labels, lattice, values))
+    assert counting(labels, lattice, values)(lambda share, what: None, lambda: True) == {}
 
 
 # ------------------------------------------------------------------ prompts
