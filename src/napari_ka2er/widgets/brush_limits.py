@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QVBoxLayout, QWidget
 
 from napari_ka2er.widgets.parts import allow, check, combo, number, row
 
-_ANYTHING = "over anything"
+_ANYTHING = "over all"
 _TIP = "Paint only where the image's intensity lies in this range."
 
 
