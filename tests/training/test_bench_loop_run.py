@@ -38,7 +38,7 @@ click_steps = 2
 rounds = 1
 cases_per_round = 3
 n_clicks = 2
-n_strokes = 10
+n_strokes = 300
 candidates = 3
 
 [retrain]

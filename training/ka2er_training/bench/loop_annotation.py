@@ -67,7 +67,10 @@ def state_workspace(cell: Cell, store: Store) -> Workspace:
 
 
 def annotation_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
-    """Correct new cases through sessions, write the package, return what it took."""
+    """Correct new cases through sessions, write the package, return what it took.
+
+    A case of which no slice became right within the budget has cost its time and is not exported.
+    """
     settings, folder = cell.settings, store.folder_of(cell)
     workspace = state_workspace(cell.needs[0], store)
     loaded = load_student(student_folder(workspace), means.device)
@@ -86,8 +89,9 @@ def annotation_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
             case = case_of_dataset(means.data / settings["folder"], name, task)
             patient = settings["patients"][name]
             correction, row = correct_case(case, desk, folder / "sessions" / name, patient)
-            corrections.append(correction)
             rows.append(row)
+            if not correction.reviewed.is_empty():  # else no slice became right in the budget
+                corrections.append(correction)
     export_package(folder / PACKAGE / f"Dataset900_{task.name}", corrections)
     return {"cases": rows, "effort": asdict(Effort()), "student": desk.version}
 
