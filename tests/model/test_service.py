@@ -367,7 +367,7 @@ def test_closing_ends_it_at_once_also_in_the_middle_of_a_call(student_folder, tm
     service.close()
     assert took[0] < 1
     assert not service.is_alive
-    assert not is_running(service.pid)
+    assert wait_until(lambda: not is_running(service.pid), 1)
     assert not named()
     with pytest.raises(CancelledError):
         service.segment("one")

@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,18 @@ def named() -> set[str]:
     return {path.name for path in SHM.glob(f"{PREFIX}*")}
 
 
+def attached_here(place):
+    """Attach as another process would, but leave the name to this one, which made it."""
+    array = attached(place)
+    resource_tracker.register(f"/{place.name}", "shared_memory")
+    return array
+
+
 def test_an_array_outlives_its_name():
     with shared_array((2, 3, 5), ">i2") as (array, place):
         assert not array.any()
         array[...] = np.arange(30).reshape(2, 3, 5)
-        other = attached(place)
+        other = attached_here(place)
     with pytest.raises(FileNotFoundError):
         attached(place)
     part = other[1, 1:]
@@ -44,7 +52,7 @@ def test_another_process_writes_and_its_end_takes_nothing_away():
             done = subprocess.run(
                 [sys.executable, "-c", code, place.name], capture_output=True, text=True, check=True
             )
-        attached(place)
+        attached_here(place)
     assert array.tolist() == [[0, 0], [0, 0], [1.5, 1.5]]
     assert done.stderr == ""  # no tracker complains about what was not its own
 

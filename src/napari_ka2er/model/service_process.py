@@ -118,28 +118,27 @@ class ServiceProcess:
         """Return why nothing can be sent or received any more."""
         if self._is_closed:
             return CancelledError("the model's process was closed")
-        status = self._stop()
-        why = f"exit status {status}"
-        if status < 0:
-            why = "it was killed, perhaps for lack of memory" if status == -9 else "it crashed"
-            why += f" ({_name_of(-status)})"
-        got = f"its end: {why}; see {self.log}"
+        status = self._wait()
+        if status is None:  # it hangs while it ends
+            self._process.kill()
+            status = self._wait()
+        got = f"its end: {_reason(status)}; see {self.log}"
         return ServiceDiedError("an answer from the model's process", got, "press Start again")
 
     def close(self) -> None:
         """End the process, whatever it is doing: nothing half-written is left by that."""
         self._is_closed = True
         self._process.kill()
-        self._stop()
+        self._wait()
 
-    def _stop(self) -> int:
+    def _wait(self) -> int | None:
+        """Return how the process ended; None if it does not within half a second."""
         with contextlib.suppress(OSError, ValueError):
             self._outgoing.close()  # it ends when it sees this
         try:
             return self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+            return None
 
 
 def own_channel() -> Channel:
@@ -170,8 +169,9 @@ def _fresh(log: Path) -> BinaryIO:
         raise UserError(f"a log at {log}", f"{error}", "make its folder writable") from error
 
 
-def _name_of(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+def _reason(status: int | None) -> str:
+    if status is None or status >= 0:
+        return f"exit status {status}"
+    name = next((known.name for known in signal.Signals if known == -status), f"signal {-status}")
+    what = "was killed, perhaps for lack of memory" if name == "SIGKILL" else "crashed"
+    return f"it {what} ({name})"

@@ -85,7 +85,12 @@ def volume_of(path: str) -> Volume:
     """Return an image, or the sample T1 brought to 192³ if none is named."""
     if path:
         return read_volume(Path(path))
-    return cube(read_volume(sample_folder() / "volumes" / "icbm_t1.nii.gz"))
+    return cube(read_volume(sample_t1()))
+
+
+def sample_t1() -> Path:
+    """Return the file of the sample T1."""
+    return sample_folder() / "volumes" / "icbm_t1.nii.gz"
 
 
 def clicks_on(labels: Labels, task: Task, geometry: Geometry, count: int) -> list[Click]:

@@ -10,24 +10,23 @@ import logging
 import os
 import tempfile
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ka2er_training.bench.cells import machine
-from ka2er_training.bench.click_probe import CLICKS_PER_OBJECT, ClickSettings
+from ka2er_training.bench.click_probe import CLICKS_PER_OBJECT, ClickSettings, sample_t1
+from ka2er_training.bench.probes import ProbeSettings
 from ka2er_training.bench.speed import open_settings, probe
 from ka2er_training.bench.tables import Table
 from ka2er_training.workspace import write_json, write_text
-from napari_ka2er.core.student_card import read_student_card
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 MODULE = "ka2er_training.bench.click_probe"
-TASK = "brain_tissue"  # of the sample T1
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,7 @@ def measure_clicks(
     Parameters
     ----------
     student, volume, task
-        As in `measure_speed`; without a volume the sample T1, cut and padded to 192³, and its task
-        if the student has it.
+        As in `measure_speed`; without a volume the sample T1, cut and padded to 192³.
     repeats : int
         How many clicks.
     out : Path, optional
@@ -65,7 +63,7 @@ def measure_clicks(
         given = replace(settings, cache=cache)
         made = {way: probe(way, given, MODULE) for way in ("encode", "direct", "service")}
     if has_reference:
-        made["reference"] = probe("resenc_l", open_settings(student, volume, task, 1))
+        made["reference"] = probe("resenc_l", ProbeSettings(repeats=1))
     result = {"student": student, "task": settings.task, "mode": settings.mode, **_summary(made)}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,10 +73,7 @@ def measure_clicks(
 
 
 def _settings(student: str, volume: Path | None, task: str, repeats: int) -> ClickSettings:
-    plain = open_settings(student, volume, task, repeats)
-    known = [known.name for known in read_student_card(Path(plain.student)).tasks]
-    if volume is None and not task and TASK in known:
-        plain = replace(plain, task=TASK)
+    plain = open_settings(student, volume or sample_t1(), task, repeats)
     return ClickSettings(**{**asdict(plain), "volume": "" if volume is None else str(volume)})
 
 
