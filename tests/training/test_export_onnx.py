@@ -71,6 +71,7 @@ def run_graph(path, given):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the export takes minutes where other work runs beside it
 def test_onnxruntime_computes_what_torch_computes(tmp_path, capsys):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
