@@ -65,6 +65,13 @@ DOES = {
     "export": f"{CORE}.correction:export_package",
     "save_labels": "ka2er replay --out",
     "write_volumes": f"{CORE}.metrics:volumes_ml",
+    "choose_workspace": "ka2er init",
+    "add_package": "ka2er package check",
+    "remove_package": "ka2er package check",
+    "retrain": "ka2er retrain",
+    "stop_retraining": "ka2er retrain",
+    "use_student": "ka2er predict",
+    "show_report": "ka2er history",
 }
 
 

@@ -12,6 +12,7 @@ from napari_ka2er.widgets.review_panel import ReviewPanel
 from napari_ka2er.widgets.segment_panel import SegmentPanel
 from napari_ka2er.widgets.student_panel import StudentPanel
 from napari_ka2er.widgets.tool_panel import ToolPanel
+from napari_ka2er.widgets.train_panel import TrainPanel
 from napari_ka2er.widgets.volume_panel import VolumePanel
 
 
@@ -35,4 +36,5 @@ def panels(controller: Any, viewer: Any) -> list[tuple[str, Panel]]:
         ("Correct", ToolPanel(controller, viewer)),
         ("Review", ReviewPanel(controller, viewer)),
         ("Export", ExportPanel(controller)),
+        ("Train", TrainPanel(controller)),
     ]

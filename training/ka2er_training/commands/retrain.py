@@ -42,6 +42,9 @@ def add(commands: Any) -> None:
     for name in ("steps", "polish-steps", "click-steps", "expert-epochs", "checkpoint-every"):
         command.add_argument(f"--{name}", type=int, help="instead of the preset's share")
     command.add_argument("--seed", type=int, help="default: the number of the round")
+    command.add_argument(
+        "--progress", type=Path, metavar="FILE", help="keep the share done there, as JSON"
+    )
     add_device(command)
     add_executor(command)
 
@@ -49,6 +52,7 @@ def add(commands: Any) -> None:
 def run_retrain(args: argparse.Namespace) -> dict[str, Any]:
     """Retrain; a refusal by the gate is told with exit status 3."""
     from ka2er_training.progress import progress_bar
+    from ka2er_training.progress_file import progress_in
     from ka2er_training.retrain import dry_run, retrain
     from ka2er_training.retrain_decision import abandon
     from ka2er_training.round_state import REFUSED, RoundOptions, refused_packages
@@ -67,10 +71,10 @@ def run_retrain(args: argparse.Namespace) -> dict[str, Any]:
         _tell(plan)
         return plan
     device = str(resolve_device(args.device))
-    with progress_bar() as show:
+    with progress_bar() as show, progress_in(args.progress, show) as tell:
         result = retrain(
             args.folder, packages, options, resume=args.resume, device=device,
-            executor=args.executor or "", progress=show,
+            executor=args.executor or "", progress=tell,
         )  # fmt: skip
     if result["status"] == REFUSED:
         raise GateRefusedError(f"{result['reason']}; report: {result['report']}", result)

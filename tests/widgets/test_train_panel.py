@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.training.packages import correction, package
+from tests.training.rounds import make_workspace
+from tests.widgets.panelling import begin, idle
+
+from ka2er_training.registry import current, student_folder
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.widgets.retraining import Retraining
+from napari_ka2er.widgets.train_panel import TrainPanel
+
+if TYPE_CHECKING:
+    from ka2er_training.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """A workspace with two tasks, an untrained student and experts."""
+    return make_workspace(tmp_path)
+
+
+@pytest.fixture
+def panel(controller, qtbot) -> TrainPanel:
+    made = TrainPanel(controller)
+    qtbot.addWidget(made)
+    made.refresh()
+    return made
+
+
+def test_a_folder_that_is_no_workspace_is_told_and_nothing_can_be_started(panel, tmp_path):
+    panel.set_workspace(tmp_path)
+    assert "ka2er.toml" in panel.told.text()
+    assert not panel.start.isEnabled()
+    assert "choose a workspace" in panel.start.toolTip()
+
+
+def test_without_packages_nothing_can_be_started(panel, workspace):
+    panel.set_workspace(workspace.folder)
+    assert "add a package first" in panel.start.toolTip()
+    with pytest.raises(UserError, match="at least one package"):
+        Retraining(workspace.folder).start([])
+
+
+def test_a_package_that_cannot_be_taken_is_told_with_the_reason(panel, workspace, qtbot, failures):
+    panel.set_workspace(workspace.folder)
+    panel.take_package(workspace.folder / "no_package")
+    panel.start.click()
+    qtbot.waitUntil(lambda: bool(failures), timeout=120_000)
+    assert "no_package" in failures[0]
+    assert panel.packages.count() == 1
+    assert current(workspace) == "v0001"
+
+
+@pytest.mark.slow
+def test_a_round_survives_the_window_and_is_found_again(panel, workspace, qtbot, controller):
+    balls = correction(workspace, 10)
+    given = package(workspace.folder.parent / "Dataset007_balls", balls)
+    panel.set_workspace(workspace.folder)
+    panel.take_package(given)
+    panel.start.click()
+    first = panel._retraining
+    qtbot.waitUntil(lambda: first.status().what not in ("", "starting"), timeout=240_000)
+    later = TrainPanel(controller)  # as in a window that was opened later
+    qtbot.addWidget(later)
+    later.set_workspace(workspace.folder)
+    assert later.stop.isEnabled()
+    assert later.bar.value() >= 0
+    with pytest.raises(UserError, match="one round at a time"):
+        Retraining(workspace.folder).start([given])
+    later.stop.click()
+    qtbot.waitUntil(lambda: not first.is_running, timeout=120_000)
+    later._look()
+    assert "broken off" in later.told.text()
+    assert later.start.text() == "Go on"
+    assert current(workspace) == "v0001"
+
+
+@pytest.mark.slow
+def test_a_killed_round_can_go_on(workspace, qtbot):
+    given = package(workspace.folder.parent / "Dataset007_balls", correction(workspace, 10))
+    retraining = Retraining(workspace.folder)
+    retraining.start([given])
+    qtbot.waitUntil(lambda: retraining.status().what not in ("", "starting"), timeout=240_000)
+    os.killpg(retraining._process.pid, signal.SIGKILL)
+    qtbot.waitUntil(lambda: not retraining.is_running, timeout=60_000)
+    assert Retraining(workspace.folder).status().is_broken
+
+
+def test_a_session_goes_on_with_another_student(
+    controller, viewer, qtbot, workspace, tmp_path, failures
+):
+    task = workspace.record("balls").task
+    session = begin(controller, viewer.layers["scan"], tmp_path / "session", task)
+    controller.set_filling(False)
+    controller.use_student(student_folder(workspace, "v0001"))
+    idle(controller, qtbot)
+    assert not failures
+    assert session.state.student.version == "v0001"
+    assert controller.student_card.version == "v0001"
+    controller.use_student(tmp_path)
+    assert "student.json" in failures[0]
+    assert controller.student_card.version == "v0001"
