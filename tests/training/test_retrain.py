@@ -190,10 +190,11 @@ def settled(workspace, result):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_round_that_gains_is_promoted_with_its_lineage(work):
     workspace, path = work
     set_rates(workspace, 1.0)
-    options = dataclasses.replace(LENGTHS, steps=60, checkpoint_every=50)
+    options = dataclasses.replace(LENGTHS, steps=40, checkpoint_every=20)
     told = []
     result = retrain(
         workspace.folder, [path], options, progress=lambda share, text: told.append((share, text))
@@ -212,6 +213,7 @@ def test_a_round_that_gains_is_promoted_with_its_lineage(work):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_round_that_gains_nothing_is_refused_and_its_corrections_wait(work, capsys):
     """With a rate of nothing the new student is the old one, so that no chance is involved."""
     workspace, path = work
@@ -319,7 +321,7 @@ def test_a_round_killed_in_every_stage_is_finished_by_resuming(work):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("moment", [("experts", "epoch 1/"), ("student", "loss")])
 def test_an_interrupt_leaves_nothing_half_written_and_no_process(work, moment):
     workspace, path = work
@@ -346,6 +348,7 @@ def _processes_of(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_cancelling_keeps_the_round_to_be_resumed(work):
     workspace, path = work
     told = []
@@ -360,7 +363,7 @@ def test_cancelling_keeps_the_round_to_be_resumed(work):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_from_scratch_trains_everything_anew_and_leaves_the_present_experts(work):
     workspace, path = work
     text = (workspace.folder / "ka2er.toml").read_text()
