@@ -72,6 +72,7 @@ class Work:
     def set_volume(
         self,
         talk: Talk,
+        *,
         data: Place,
         mask: Place,
         affine: NDArray[np.float64],
@@ -92,6 +93,7 @@ class Work:
     def prompt(
         self,
         talk: Talk,
+        *,
         task: str,
         label: int | None,
         prompts: Sequence[Prompt],
