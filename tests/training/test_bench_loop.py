@@ -44,7 +44,7 @@ def settings(**changes):
 
 
 def plan(**changes):
-    return LoopPlan(settings(**changes), NAMES, {"expert": 1})
+    return LoopPlan(settings(**changes), NAMES, {"expert": 1, "student": 2})
 
 
 @pytest.mark.parametrize("name", ["small", "two_cores", "full"])

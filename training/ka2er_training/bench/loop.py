@@ -14,7 +14,7 @@ from ka2er_training.bench.loop_order import order_cell
 from ka2er_training.bench.loop_plan import LoopPlan
 from ka2er_training.bench.loop_rounds import control_cell, copy_cell, round_cell, scratch_cell
 from ka2er_training.bench.loop_settings import read_loop_settings
-from ka2er_training.bench.loop_start import start_cell
+from ka2er_training.bench.loop_start import experts_cell, start_cell
 from ka2er_training.bench.means import Means
 from ka2er_training.plan import preset
 from ka2er_training.presets import PRESETS, check_choice
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RUNNERS = {
+    "experts": experts_cell,
     "start": start_cell,
     "annotation": annotation_cell,
     "round": round_cell,

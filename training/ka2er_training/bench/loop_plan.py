@@ -157,6 +157,15 @@ class LoopPlan:
             )
 
     def _start(self, seed: int) -> Cell:
+        experts = Cell("experts", f"experts, seed {seed}", self._start_settings(seed))
+        settings = {**experts.settings, **self._student_settings()}
+        return Cell("start", f"start, seed {seed}", settings, (experts,))
+
+    def _student_settings(self) -> dict[str, Any]:
+        student = asdict(self.settings.student)
+        return {"student": student, "student_record": self.recipes["student"]}
+
+    def _start_settings(self, seed: int) -> dict[str, Any]:
         tasks = {
             task.name: {
                 "split": asdict(task),
@@ -166,16 +175,14 @@ class LoopPlan:
             }
             for task in self.settings.tasks
         }
-        settings = {
+        return {
             "recipe": self.settings.recipe,
             "seed": seed,
             "corrected": self.settings.corrected,
             "tasks": tasks,
             "expert": asdict(self.settings.expert),
-            "student": asdict(self.settings.student),
-            "preset_records": self.recipes,
+            "expert_record": self.recipes["expert"],
         }
-        return Cell("start", f"start, seed {seed}", settings)
 
     def _scratch(self, start: Cell, annotations: Sequence[Cell], seed: int) -> Cell:
         """Return the cell that trains everything anew, with the start's budget, on all data."""

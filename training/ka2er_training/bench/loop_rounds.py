@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tomllib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
 from ka2er_training.bench.loop_annotation import package_of, state_workspace
 from ka2er_training.bench.loop_controls import copied_package, damaged_package
+from ka2er_training.bench.loop_copies import copy_workspace
 from ka2er_training.bench.loop_start import (
     STAGES,
     read_stages,
     start_workspace,
     timed,
-    train_all,
+    train_experts,
+    train_first,
 )
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
@@ -32,11 +32,11 @@ from napari_ka2er.core.package import read_package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from ka2er_training.bench.cells import Cell, Store
     from ka2er_training.bench.means import Means
 
-_CACHE = "cache"  # in runs/: features, which nobody changes once they are there
 _OUTCOME = "outcome.json"
 
 
@@ -90,7 +90,8 @@ def scratch_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
         if not plan.is_file():
             write_json(plan, plan_ingest(workspace, [read_package(package)], number))
         ingest(workspace, read_json(plan))
-    train_all(workspace, cell.settings, folder / STAGES, means)
+    train_experts(workspace, cell.settings, folder / STAGES, means)
+    train_first(workspace, cell.settings, folder / STAGES, means)
     return {
         "student": current(workspace),
         "stages": read_stages(folder / STAGES),
@@ -130,31 +131,6 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
         "n_training": {t: len(workspace.training_cases(t)) for t in workspace.tasks},
         "n_held": {t: len(workspace.held_cases(t)) for t in workspace.tasks},
     }
-
-
-def copy_workspace(source: Path, target: Path) -> None:
-    """Copy a workspace; features, which nobody changes, are linked instead if they can be."""
-    ignored = shutil.ignore_patterns("*.lock")
-    shutil.copytree(source, target, ignore=_all_but_cache(source, ignored), dirs_exist_ok=True)
-    cache = source / "runs" / _CACHE
-    if cache.exists():
-        shutil.copytree(cache, target / "runs" / _CACHE, copy_function=_link)
-
-
-def _all_but_cache(source: Path, ignored: Any) -> Any:
-    def ignore(folder: str, names: list[str]) -> set[str]:
-        found: set[str] = set(ignored(folder, names))
-        return found | ({_CACHE} if Path(folder) == source / "runs" else set())
-
-    return ignore
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk
-        shutil.copyfile(source, target)
-    return target
 
 
 def _set_replay(path: Path, replay: bool) -> None:

@@ -1,4 +1,4 @@
-"""The cell that the loop starts from: a workspace with experts and a student of few cases."""
+"""The cells that the loop starts from: a workspace with experts, then a student, of few cases."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tomli_w
 
 from ka2er_training import settings as workspace_settings
 from ka2er_training.bench.cells import cpu_seconds
+from ka2er_training.bench.loop_copies import copy_workspace
 from ka2er_training.bench.settings import TaskSettings
 from ka2er_training.bench.splits import patient_of
 from ka2er_training.dataset import TaskOptions, add_task
@@ -22,6 +23,7 @@ from ka2er_training.registry import current
 from ka2er_training.sources import read_source
 from ka2er_training.students import AmalgamationPlan, amalgamate_workspace
 from ka2er_training.workspace import SETTINGS_FILE, Workspace, write_json, write_text
+from napari_ka2er.core.io.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,45 +59,60 @@ def read_stages(stages: Path) -> dict[str, dict[str, float]]:
     return known
 
 
-def start_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
-    """Train experts on the first cases and amalgamate them; a stopped run is resumed."""
+def experts_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
+    """Train experts on the first cases, in a workspace of their own; a stopped run is resumed."""
     folder, settings = store.folder_of(cell), cell.settings
     workspace = start_workspace(folder / "workspace", settings, means)
-    train_all(workspace, settings, folder / STAGES, means)
+    train_experts(workspace, settings, folder / STAGES, means)
     return {
-        "student": current(workspace),
         "stages": read_stages(folder / STAGES),
         "n_training": {t: len(workspace.training_cases(t)) for t in workspace.tasks},
         "n_holdout": {t: len(workspace.holdout_cases(t)) for t in workspace.tasks},
     }
 
 
-def train_all(
+def start_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
+    """Amalgamate the first experts; a stopped run is resumed."""
+    folder, before = store.folder_of(cell), cell.needs[0]
+    home = folder / "workspace"
+    if not home.exists():
+        with replacing(home) as partial:
+            copy_workspace(store.folder_of(before) / "workspace", partial)
+    workspace = Workspace.open(home)
+    train_first(workspace, cell.settings, folder / STAGES, means)
+    told = store.result(before)
+    stages = {**told["stages"], **read_stages(folder / STAGES)}
+    return {**told, "student": current(workspace), "stages": stages}
+
+
+def train_experts(
     workspace: Workspace, settings: Mapping[str, Any], stages: Path, means: Means
 ) -> None:
-    """Train every expert and the first student, unless they are there."""
+    """Train every expert that is not there yet."""
+    budget = settings["expert"]
     for task in workspace.tasks:
         if (workspace.expert_folder(task) / "expert.json").is_file():
             continue
-        budget = settings["expert"]
         plan = ExpertPlan(budget["preset"], budget["loss"], True, means.device, settings["seed"])
+        epochs = settings["tasks"][task]["epochs"]
         with timed(stages, f"expert {task}"):
             train_expert(
-                with_epochs(workspace, budget["preset"], settings["tasks"][task]["epochs"]),
-                task,
-                plan,
-                progress=means.progress,
-                cancelled=means.cancelled,
-            )
-    if current(workspace) is None:
-        student = settings["student"]
-        amalgamation = AmalgamationPlan(
-            **student, seed=settings["seed"], device=means.device, resume=True
-        )
-        with timed(stages, "student"):
-            amalgamate_workspace(
-                workspace, amalgamation, progress=means.progress, cancelled=means.cancelled
-            )
+                with_epochs(workspace, budget["preset"], epochs), task, plan,
+                progress=means.progress, cancelled=means.cancelled,
+            )  # fmt: skip
+
+
+def train_first(
+    workspace: Workspace, settings: Mapping[str, Any], stages: Path, means: Means
+) -> None:
+    """Amalgamate the workspace's first student, unless it is there."""
+    if current(workspace) is not None:
+        return
+    plan = AmalgamationPlan(
+        **settings["student"], seed=settings["seed"], device=means.device, resume=True
+    )
+    with timed(stages, "student"):
+        amalgamate_workspace(workspace, plan, progress=means.progress, cancelled=means.cancelled)
 
 
 def with_epochs(workspace: Workspace, preset: str, epochs: int) -> Workspace:
