@@ -71,9 +71,12 @@ def judge(
     corrected: Collection[str],
     settings: GateSettings,
     corrections: Mapping[str, Gain] | None = None,
+    *,
     tasks: Collection[str] = (),
 ) -> Verdict:
     """Decide whether what made the rows `after` may replace what made the rows `before`.
+
+    A task without any hold-out case is refused: nobody could see that it was lost.
 
     Parameters
     ----------
@@ -82,16 +85,10 @@ def judge(
     corrected : collection of str
         Tasks whose masks were corrected in this round; empty to ask only for harm.
     settings : GateSettings
-        Margin, confidence and number of resamples.
     corrections : mapping of str to Gain, optional
         Per corrected task, the corrected cases that were held from training.
     tasks : collection of str, optional
         Further tasks that both know, whether or not there are rows of them.
-
-    Returns
-    -------
-    Verdict
-        Refused if a task has no hold-out case: nobody could see that it was lost.
 
     Raises
     ------
@@ -107,6 +104,10 @@ def judge(
         sides = ([row for row in rows if row.task == name] for rows in (before, after))
         gain = gains.get(name, Gain()) if name in corrected else None
         verdicts.append(_judge_task(name, pairs_of(*sides), gain, settings))
+    return _together(verdicts, settings)
+
+
+def _together(verdicts: Sequence[TaskVerdict], settings: GateSettings) -> Verdict:
     problems = [problem for verdict in verdicts for problem in verdict.problems]
     reason = "; ".join(problems) if problems else _praise(verdicts, settings)
     margin, confidence = settings.margin, settings.confidence

@@ -53,18 +53,12 @@ def interpolate(old: Path, new: Path, share: float, out: Path) -> Path:
     share : float
         Of the new one, in (0, 1).
     out : Path
-        The folder to write; an older one at the same place is replaced.
-
-    Returns
-    -------
-    Path
-        `out`.
+        The folder to write, and what is returned; an older one is replaced.
 
     Raises
     ------
     UserError
-        If architecture, tasks or experts' shapes differ, or only one folder holds an expert that
-        was retrained.
+        If they are built differently, or one folder lacks an expert that was retrained.
     ValueError
         If `share` is not between 0 and 1.
     """

@@ -26,7 +26,7 @@ def lineage_of(
     verdict: Verdict | None = None,
     number: int | None = None,
 ) -> dict[str, Any]:
-    """Return a student's lineage for its card.
+    """Return a student's lineage for its card, as plain data, with this program's version.
 
     Parameters
     ----------
@@ -44,11 +44,6 @@ def lineage_of(
         The gate's.
     number : int, optional
         Of the round.
-
-    Returns
-    -------
-    dict
-        Plain data, with the version of this program among it.
     """
     return {
         "parent": parent,

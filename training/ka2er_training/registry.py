@@ -80,7 +80,7 @@ def add_student(
 def add_version(
     workspace: Workspace, folder: Path, card: Mapping[str, Any], verdict: Verdict | None = None
 ) -> str:
-    """Copy a student's folder as the next version; `current` does not change.
+    """Copy a student's folder as the next version and return its name; `current` does not change.
 
     May be called again after a crash: the same student with the same lineage is added once.
 
@@ -95,11 +95,6 @@ def add_version(
         (`ka2er_training.lineage.lineage_of`), ``metrics``, ``data``, ``notes`` and ``created``.
     verdict : Verdict, optional
         The gate's: a refused version can only be promoted with force.
-
-    Returns
-    -------
-    str
-        Its name, say ``"v0002"``.
 
     Raises
     ------

@@ -40,20 +40,8 @@ def evidence(
         Students' folders.
     out : Path
         Folder for the pictures.
-    mode, device : str
-        How students work.
-    progress, cancelled : callable, optional
-        Told the share done and what is being done; asked before every case.
-
-    Returns
-    -------
-    dict
-        ``scores``, ``weights_before``, ``weights_after``, ``pictures``.
-
-    Raises
-    ------
-    CancelledError
-        If `cancelled` says so.
+    mode, device, progress, cancelled
+        How students work; told the share that is done; asked before every case.
     """
     systems = [student_system(folder, mode, device) for folder in (before, after)]
     shared = [t for t in workspace.tasks if all(t in system.tasks for system in systems)]
@@ -62,16 +50,12 @@ def evidence(
         for system in systems
     ]
     chosen = worst(case_changes(sides[0], sides[1]))
-    part = part_of(progress, 0.0, 0.6)
+    part = part_of(progress, 0.0, 0.7)
     pictures = write_pictures(workspace, systems, chosen, out, progress=part, cancelled=cancelled)
-    weights = []
-    for i, folder in enumerate((before, after)):
-        if progress is not None:
-            progress(0.6 + 0.2 * i, f"expert map of {folder.name}")
-        weights.append(mean_weights(workspace, load_student(folder, device), mode=mode))
+    maps = [mean_weights(workspace, load_student(f, device), mode=mode) for f in (before, after)]
     return {
         "scores": label_changes(sides[0], sides[1], workspace.settings.gate),
-        "weights_before": weights[0],
-        "weights_after": weights[1],
+        "weights_before": maps[0],
+        "weights_after": maps[1],
         "pictures": tuple(pictures),
     }

@@ -75,7 +75,7 @@ def rows_of(
     progress: Progress | None = None,
     cancelled: Cancelled | None = None,
 ) -> list[Row]:
-    """Return a system's rows on a task's cases, from ``reports`` if they are there.
+    """Return a system's rows on a task's cases (none without cases), kept in ``reports``.
 
     Parameters
     ----------
@@ -89,11 +89,6 @@ def rows_of(
         ``"holdout"``, or ``"held"`` for corrections that are kept from training.
     progress, cancelled : callable, optional
         See `ka2er_training.evaluate.evaluate`.
-
-    Returns
-    -------
-    list of Row
-        Empty if there are no cases.
     """
     key = _key(workspace, system, task, split)
     name = f"evaluation-{system.identity[:12]}-{task}-{key[:12]}.json"

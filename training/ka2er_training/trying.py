@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ka2er_training.evaluate_workspace import part_of
 from ka2er_training.gate import Gain, judge
@@ -143,7 +143,7 @@ def try_gate(contest: Contest, work: Path) -> Decision:
 def _judge(contest: Contest, before: Scored, after: Scored) -> Verdict:
     gains = {name: Gain.of(before.held[name], after.held[name]) for name in contest.corrected}
     rows = before.holdout, after.holdout
-    return judge(*rows, contest.corrected, contest.settings, gains, contest.tasks)
+    return judge(*rows, contest.corrected, contest.settings, gains, tasks=contest.tasks)
 
 
 def try_student(
@@ -164,36 +164,28 @@ def try_student(
 
     Parameters
     ----------
-    workspace : Workspace
-        With hold-out and held corrections.
-    candidate : Path
-        The new student's folder, with its experts.
+    workspace, candidate : Workspace, Path
+        Whose hold-out and held corrections; the new student's folder, with its experts.
     corrected : collection of str
         Tasks that were corrected in this round.
     work : Path
-        Folder for interpolations; an interpolated student brings its interpolated experts.
+        Folder for interpolations, which bring interpolated experts.
     current : Path, optional
         Instead of the workspace's current student.
-    mode, device : str
-        How students work.
-    progress, cancelled : callable, optional
-        Told the share of the cases done by one student, and whose; asked before every case.
+    mode, device, progress, cancelled
+        How students work; told the share that is done; asked before every case.
 
-    Raises
-    ------
-    UserError
-        If the candidate lacks a task of the current student.
-    CancelledError
-        If `cancelled` says so.
+    Raises `UserError` if the candidate lacks a task, `CancelledError` if `cancelled` says so.
     """
     old = current or student_folder(workspace)
     tasks = [name for name in student_system(old, mode).tasks if name in workspace.tasks]
+    told: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
 
     def score(folder: Path) -> Scored:
         system = student_system(folder, mode, device)
         if lost := [name for name in tasks if name not in system.tasks]:
             raise UserError(f"a student that still knows {', '.join(lost)}", f"{folder} without")
-        return _scored(workspace, system, tasks, corrected, progress, cancelled)
+        return _scored(workspace, system, tasks, corrected, **told)
 
     def between(share: float, out: Path) -> Path:
         return interpolate(old, candidate, share, out)
@@ -218,10 +210,11 @@ def try_expert(
     The other parameters are those of `try_student`.
     """
     known = old or workspace.expert_folder(task)
+    told: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
 
     def score(folder: Path) -> Scored:
         system = expert_system(folder, device)
-        return _scored(workspace, system, [task], [task], progress, cancelled)
+        return _scored(workspace, system, [task], [task], **told)
 
     def between(share: float, out: Path) -> Path:
         return interpolate_expert(known, new, share, out)
@@ -235,6 +228,7 @@ def _scored(
     system: System,
     tasks: Sequence[str],
     corrected: Collection[str],
+    *,
     progress: Progress | None,
     cancelled: Cancelled | None,
 ) -> Scored:

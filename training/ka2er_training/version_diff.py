@@ -51,16 +51,13 @@ def diff_versions(
     Parameters
     ----------
     workspace : Workspace
-        Its ``reports`` get a folder ``diff-FIRST-SECOND-MODE`` with ``diff.json`` and pictures of
-        the cases that changed most.
+        Its ``reports`` get a folder ``diff-FIRST-SECOND-MODE`` with ``diff.json`` and pictures.
     first, second : str
         Versions; the second is the later one, "after".
     n_cases : int
-        Of each task are shown.
-    mode, device : str
-        How students work.
-    progress, cancelled : callable, optional
-        Told the share done and what is being done; asked before every case.
+        The cases of each task that changed most, to be shown.
+    mode, device, progress, cancelled
+        How students work; told the share that is done; asked before every case.
 
     Returns
     -------
@@ -68,40 +65,51 @@ def diff_versions(
         Plain data: ``labels`` (see `label_changes`), ``cases`` (all, most changed first),
         ``pictures`` (paths), ``table`` (text).
 
-    Raises
-    ------
-    UserError
-        If a version is missing, they share no task, or nothing is held out.
-    CancelledError
-        If `cancelled` says so; what was evaluated is kept.
+    Raises `UserError` if a version is missing or nothing that both know is held out.
     """
-    systems = [
-        student_system(student_folder(workspace, name), mode, device) for name in (first, second)
-    ]
-    names = [t for t in workspace.tasks if all(t in system.tasks for system in systems)]
-    sides: list[list[Row]] = []
-    for i, system in enumerate(systems):
-        part = part_of(progress, 0.45 * i, 0.45)
-        sides.append(_rows(workspace, system, names, part, cancelled))
+    folders = student_folder(workspace, first), student_folder(workspace, second)
+    systems = [student_system(folder, mode, device) for folder in folders]
+    sides = _sides(workspace, systems, part_of(progress, 0.0, 0.9), cancelled)
     if not sides[0]:
         raise UserError(f"held-out cases of tasks that {first} and {second} share", "none")
-    changes = case_changes(*sides)
-    chosen = most_changed(changes, n_cases)
+    changes = case_changes(sides[0], sides[1])
     out = workspace.folder / "reports" / f"diff-{first}-{second}-{mode}"
-    part = part_of(progress, 0.9, 0.1)
+    part, chosen = part_of(progress, 0.9, 0.1), most_changed(changes, n_cases)
     pictures = write_pictures(workspace, systems, chosen, out, progress=part, cancelled=cancelled)
+    result: dict[str, Any] = {"first": first, "second": second, "mode": mode}
+    result |= _numbers(workspace, sides, changes, pictures)
+    write_json(out / "diff.json", result)
+    return result
+
+
+def _numbers(
+    workspace: Workspace,
+    sides: Sequence[Sequence[Row]],
+    changes: Sequence[CaseChange],
+    pictures: Sequence[Picture],
+) -> dict[str, Any]:
     labels = label_changes(sides[0], sides[1], workspace.settings.gate)
-    result = {
-        "first": first,
-        "second": second,
-        "mode": mode,
+    return {
         "labels": labels,
         "cases": [change.to_json() for change in changes],
         "pictures": [picture.path for picture in pictures],
         "table": change_table(labels),
     }
-    write_json(out / "diff.json", result)
-    return result
+
+
+def _sides(
+    workspace: Workspace,
+    systems: Sequence[System],
+    progress: Progress | None,
+    cancelled: Cancelled | None,
+) -> list[list[Row]]:
+    """Return the rows of each system on the tasks that all of them know."""
+    names = [t for t in workspace.tasks if all(t in system.tasks for system in systems)]
+    share = 1 / len(systems)
+    return [
+        _rows(workspace, system, names, part_of(progress, i * share, share), cancelled)
+        for i, system in enumerate(systems)
+    ]
 
 
 def _rows(
