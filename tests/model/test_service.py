@@ -27,9 +27,9 @@ TASKS = ("one", "two")
 VOXEL = (15, 25, 14)
 
 
-def named() -> set[str]:
-    """Return the shared memory of ours that still has a name."""
-    return {path.name for path in SHM.glob(f"{PREFIX}*")} if SHM.is_dir() else set()
+def named(pid: int = 0) -> set[str]:
+    """Return the shared memory of a process, by default ours, that still has a name."""
+    return {path.name for path in SHM.glob(f"{PREFIX}{pid or os.getpid()}-*")}
 
 
 def position(voxel, volume=None):
@@ -275,28 +275,69 @@ def test_it_is_less_urgent_than_we_are(running):
     assert usage.peak_mib > 100
 
 
-def test_nothing_can_be_asked_before_it_is_loaded_or_has_a_volume(student_folder, cache, log):
+def test_nothing_is_known_before_it_is_loaded(student_folder, cache, log):
     service = PredictorService(student_folder, "sparse", "cpu", cache, log=log)
-    try:
-        with pytest.raises(UserError, match="wait until"):
-            _ = service.version
-        with pytest.raises(CancelledError):
-            service.wait_ready(cancelled=lambda: True)
-        for call in (service.segment, service.uncertainty, service.fill, service.expert_map):
-            with pytest.raises(UserError, match="set one first"):
-                call("one")
+    with pytest.raises(UserError, match="wait until"):
+        _ = service.version
+    with pytest.raises(CancelledError):
+        service.wait_ready(cancelled=lambda: True)
+    assert service.is_alive  # and loads on
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def second(student_folder, tmp_path_factory):
+    """Another one, for two tests in this order: without a volume, and closed."""
+    folder = tmp_path_factory.mktemp("second")
+    service = PredictorService(student_folder, "full", "cpu", folder, log=folder / "model.log")
+    yield service
+    service.close()
+
+
+def test_without_a_volume_nothing_can_be_asked(second):
+    for call in (second.segment, second.uncertainty, second.fill, second.expert_map):
         with pytest.raises(UserError, match="set one first"):
-            service.prompt("one", 1, [Point((0, 0, 0))])
-        assert service.is_alive
-    finally:
+            call("one")
+    with pytest.raises(UserError, match="set one first"):
+        second.prompt("one", 1, [Point((0, 0, 0))])
+    assert second.is_alive
+
+
+def test_closing_ends_it_at_once_also_in_the_middle_of_a_call(second):
+    service = second
+    service.set_volume(fresh(5))
+    took = []
+
+    def close():
+        begun = time.monotonic()
         service.close()
+        took.append(time.monotonic() - begun)
+
+    threads = []
+
+    def progress(share, what):
+        if not threads:
+            threads.append(threading.Thread(target=close))
+            threads[0].start()
+
+    with pytest.raises(CancelledError, match="closed"):
+        service.segment("one", progress=progress)
+    threads[0].join()
+    service.close()
+    assert took[0] < 1
+    assert not service.is_alive
+    assert wait_until(lambda: not is_running(service.pid), 3)
+    assert not named()
+    with pytest.raises(CancelledError):
+        service.segment("one")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"device": "abacus"}, "auto, cpu, cuda"),
         ({"student": "nowhere"}, "student.json"),
+        pytest.param({"device": "abacus"}, "auto, cpu, cuda", marks=pytest.mark.slow),
+        pytest.param({"mode": "fast"}, "sparse, full, distilled", marks=pytest.mark.slow),
     ],
 )
 def test_a_student_that_cannot_be_loaded_is_told(student_folder, cache, log, change, message):
@@ -321,7 +362,7 @@ def test_a_process_that_dies_at_work_is_told_at_once(student_folder, tmp_path, l
 
     with pytest.raises(ServiceDiedError, match=r"killed.*model\.log; press Start again") as error:
         service.segment("one", progress=kill)
-    assert time.monotonic() - killed[0] < 2
+    assert time.monotonic() - killed[0] < 5
     assert isinstance(error.value, UserError)
     assert not service.is_alive
     for call in (service.segment, service.filled_share, service.expert_map):
@@ -342,35 +383,6 @@ def test_a_crash_while_it_loads_is_told_and_leaves_a_traceback(student_folder, c
     again.close()
     assert "Segmentation fault" in log.with_name("model.previous.log").read_text()
     assert "Segmentation fault" not in log.read_text()
-
-
-def test_closing_ends_it_at_once_also_in_the_middle_of_a_call(student_folder, tmp_path, log):
-    service = PredictorService(student_folder, "full", "cpu", tmp_path / "cache", log=log)
-    service.set_volume(fresh(5))
-    took = []
-
-    def close():
-        begun = time.monotonic()
-        service.close()
-        took.append(time.monotonic() - begun)
-
-    threads = []
-
-    def progress(share, what):
-        if not threads:
-            threads.append(threading.Thread(target=close))
-            threads[0].start()
-
-    with pytest.raises(CancelledError, match="closed"):
-        service.segment("one", progress=progress)
-    threads[0].join()
-    service.close()
-    assert took[0] < 1
-    assert not service.is_alive
-    assert wait_until(lambda: not is_running(service.pid), 1)
-    assert not named()
-    with pytest.raises(CancelledError):
-        service.segment("one")
 
 
 PARENT = """
@@ -415,10 +427,11 @@ def test_it_ends_with_its_parent_which_never_imports_torch(student_folder, tmp_p
         pid, heavy = parent.stdout.readline().split()
         assert heavy == "light"
         assert is_running(int(pid))
+        assert named(parent.pid) or not SHM.is_dir()  # a call is under way
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
-        assert wait_until(lambda: not is_running(int(pid)), 3)
-        assert wait_until(lambda: not named(), 3)
+        assert wait_until(lambda: not is_running(int(pid)), 5)
+        assert wait_until(lambda: not named(parent.pid), 5)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)

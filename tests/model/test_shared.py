@@ -16,7 +16,7 @@ on_linux = pytest.mark.skipif(not SHM.is_dir(), reason="shared memory has no fol
 
 
 def named() -> set[str]:
-    return {path.name for path in SHM.glob(f"{PREFIX}*")}
+    return {path.name for path in SHM.glob(f"{PREFIX}{os.getpid()}-*")}
 
 
 def attached_here(place):

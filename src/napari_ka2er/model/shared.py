@@ -71,7 +71,7 @@ def attached(place: Place) -> NDArray[Any]:
 
 def _reserved(n_bytes: int) -> SharedMemory:
     """Make shared memory whose pages are there: a page that is not would end the process later."""
-    name = f"{PREFIX}{secrets.token_hex(6)}"
+    name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
     try:
         memory = SharedMemory(name, create=True, size=max(n_bytes, 1))
         try:
