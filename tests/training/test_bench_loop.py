@@ -304,3 +304,4 @@ def test_what_is_not_finished_is_missing_and_not_nothing(tmp_path):
     assert len(found["missing"]) == len(in_order(made.cells())) - 2
     text = write_report(made, store, tmp_path / "report", "command").read_text()
     assert "| from scratch | Dice | missing | missing |" in text
+    assert "Negative controls" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -186,7 +187,8 @@ def _introduction(plan: LoopPlan, store: Store, command: str) -> str:
         "simulated, works through the session as a user does, and knows the truth.",
     ]
     if left:
-        lines.append("Missing: " + ", ".join(cell.name for cell in left) + ".")
+        kinds = Counter(cell.kind for cell in left)
+        lines.append("Missing: " + ", ".join(f"{n} of kind {k}" for k, n in kinds.items()) + ".")
     return "\n\n".join(lines)
 
 

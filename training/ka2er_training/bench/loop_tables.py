@@ -177,6 +177,8 @@ def control_table(results: LoopResults) -> Table:
     rows = []
     for damage in dict.fromkeys(e.arm for e in results.entries if e.table == "control"):
         found = results.results("control", arm=damage)
+        if not found:
+            continue
         refused = sum(result["refused"] for result in found)
         why = Counter(result["reason"] for result in found if result["refused"])
         common = why.most_common(1)[0][0] if why else ""
