@@ -69,7 +69,11 @@ def volume_of(data: Any, attributes: dict[str, Any]) -> Volume:
     own = attributes.get("metadata", {}).get("napari_ka2er", {})
     header = own.get("header", {})
     name = attributes.get("name", "layer")
-    return Volume(values, affine_of(attributes, n_axes), names, name, header)
+    # Where the Annotate widget shows an oblique volume along its own axes, this is its true place.
+    affine = own.get("affine")
+    if affine is None:
+        affine = affine_of(attributes, n_axes)
+    return Volume(values, np.asarray(affine, float), names, name, header)
 
 
 def affine_of(attributes: dict[str, Any], n_axes: int) -> np.ndarray[Any, np.dtype[np.float64]]:

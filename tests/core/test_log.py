@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,14 @@ def test_one_session_cannot_be_open_twice(tmp_path):
     session.close()
     restore_session(tmp_path / "s", new_volume()).close()
     assert not find_sessions(tmp_path)[0].is_open
+
+
+def test_a_session_begun_in_one_thread_and_closed_in_another_is_free(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        session = pool.submit(create_session, tmp_path / "one", new_volume(), TASK).result()
+    session.close()
+    assert not find_sessions(tmp_path)[0].is_open
+    restore_session(tmp_path / "one", new_volume()).close()
 
 
 def test_a_session_is_not_continued_on_another_volume(tmp_path):

@@ -474,3 +474,25 @@ def test_undo_of_a_whole_volume_takes_at_most_100_ms():
         seconds.append(time.process_time() - start)
     assert np.median(seconds) < 0.1
     assert session.state.history.held_bytes < 10_000_000
+
+
+def test_an_object_goes_with_its_prompts_and_results_in_one_step(session):
+    number = session.add_object(1)
+    for z in (0.0, 1.0):
+        session.add_prompt(number, Point((z, 0.0, 0.0)))
+        request = session.request(number)
+        region = (slice(0, 2), slice(0, 3), slice(0, 4))
+        session.apply_result(request, region, np.ones((2, 3, 4), bool))
+    other = session.add_object(2)
+    session.add_prompt(other, Point((0.0, 1.0, 1.0)))
+    before, n_steps = session.mask.copy(), session.state.history.n_done
+    session.delete_object(number)
+    assert set(session.state.objects) == {other}
+    assert not session.mask.any()
+    assert session.state.history.n_done == n_steps + 1
+    session.undo()
+    assert set(session.state.objects) == {number, other}
+    assert len(session.prompts(number)) == 2
+    np.testing.assert_array_equal(session.mask, before)
+    session.redo()
+    assert not session.mask.any()

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_ka2er.core.volume import Volume
 from napari_ka2er.widgets.controller import AnnotateController
 from napari_ka2er.widgets.jobs import Choice
 from napari_ka2er.widgets.services import Services
@@ -15,6 +14,8 @@ from napari_ka2er.widgets.services import Services
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from napari_ka2er.core.volume import Volume
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +110,7 @@ def started(controller, viewer, begin, failures) -> AnnotateController:
     return begin(controller, viewer.layers["scan"])
 
 
-def settle(controller: AnnotateController, qtbot, timeout: int = 90_000) -> None:
+def settle(controller: AnnotateController, qtbot, timeout: int = 400_000) -> None:
     """Wait until nothing runs, nothing waits to be answered and everything is shown."""
     for _ in range(2):  # the end of one thing may start the next
         qtbot.wait(10)

@@ -52,7 +52,8 @@ class SessionLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.header = read_header(folder)
-        self._lock = FileLock(folder / "lock")
+        # Not per thread: a session is begun in one thread and closed in another.
+        self._lock = FileLock(folder / "lock", thread_local=False)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_data_path
 from qtpy.compat import isalive
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject
 
-from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.sessions import SessionSummary
+from napari_ka2er.core.student_card import read_student_card, student_in
 from napari_ka2er.widgets import files, jobs, restore
 from napari_ka2er.widgets.desk import SessionDesk
+from napari_ka2er.widgets.file_work import FileWork
 from napari_ka2er.widgets.layers import source_of
 from napari_ka2er.widgets.maps import Maps
-from napari_ka2er.widgets.model_work import ModelWork
 from napari_ka2er.widgets.prompt_layer import PromptEdits
 from napari_ka2er.widgets.prompt_queue import PromptQueue
-from napari_ka2er.widgets.runner import Worker
 from napari_ka2er.widgets.services import Services
-from napari_ka2er.widgets.session_view import Place, SessionView, Tool
+from napari_ka2er.widgets.session_layers import Place
+from napari_ka2er.widgets.session_view import SessionView, Tool
 
 
-class AnnotateController(ModelWork):
+class AnnotateController(FileWork):
     """One viewer's work: a volume, a student, a session and the layers that show it.
 
     Parameters
@@ -49,24 +49,11 @@ class AnnotateController(ModelWork):
         parent: QObject | None = None,
         services: Services | None = None,
     ) -> None:
-        super().__init__(viewer, services or Services(), parent)
+        folder = sessions or user_data_path("napari-ka2er") / "sessions"
+        super().__init__(viewer, services or Services(), folder, parent)
         self._owns_services = services is None
-        self._sessions = sessions or user_data_path("napari-ka2er") / "sessions"
         self.keys: dict[Any, Callable[[], object]] = {}  # what keys do on our layers
-        self._files = Worker("files", self)  # in turn: nothing that is being saved is dropped
-        self._files.failed.connect(self._fail)
-        self._files.emptied.connect(self._files_emptied)
-        self._n_saving = 0
-        self._known: dict[Any, list[SessionSummary]] = {}  # layer's id -> what can be restored
-        self._n_saved = 0  # how often the mask had been changed when it was saved
-        self._autosave_timer = QTimer(self)
-        self._autosave_timer.timeout.connect(self._autosave)
         self._begun_on: Place | None = None
-
-    @property
-    def is_saving(self) -> bool:
-        """Whether labels or a package are being written."""
-        return self._n_saving > 0
 
     @property
     def is_idle(self) -> bool:
@@ -74,7 +61,8 @@ class AnnotateController(ModelWork):
         timers = (self._ask_timer, self._changed_timer)
         busy = self.work or self.is_saving or self._files.is_busy
         desk = self._desk is not None and self._desk.is_busy
-        return not (busy or desk or any(timer.isActive() for timer in timers))
+        showing = self.view is not None and self.view.is_showing
+        return not (busy or desk or showing or any(timer.isActive() for timer in timers))
 
     # ------------------------------------------------- begin, restore, end
 
@@ -83,32 +71,29 @@ class AnnotateController(ModelWork):
         with self._reporting():
             self._begin_on(layer, choice, None)
 
-    def restorable(self, layer: Any) -> list[SessionSummary]:
-        """Return the unfinished sessions of the volume in a layer, as far as known by now.
-
-        Its voxels and the logs are read in the background; `changed` tells when more is known.
-        """
-        key = layer.unique_id
-        if key not in self._known:
-            self._known[key] = []
-            try:
-                source = source_of(layer)
-            except UserError:
-                return []
-            self._files.do(
-                lambda: restore.of_source(self._sessions, source),
-                lambda found: self._restorable(key, found),
-            )
-        return self._known[key]
-
     def restore(self, layer: Any, folder: Path, choice: jobs.Choice) -> None:
         """Continue the session in a folder, with all its committed actions."""
         with self._reporting():
             self._begin_on(layer, choice, folder)
 
+    def use_student(self, folder: Path) -> None:
+        """Go on with another student, such as a newer version; the session stays as it is."""
+        with self._reporting():
+            started = self._need()
+            card = read_student_card(student_in(folder))
+            task = jobs.task_of(card, started.task.name)
+            choice = replace(started.choice, student=card.folder)
+            self.cancel()
+            self._started = replace(started, choice=choice, card=card, task=task)
+            self._seen, self.filled_share = {}, 0.0
+            self._act(lambda session: session.set_student(card.version, choice.mode))
+            self.told.emit(f"From here on student {card.version} answers; what is there stays.")
+            self._fill_timer.start()
+
     def finish(self) -> None:
         """End the session for good: it is not offered again; what was done is in its folder."""
         started = self._started
+        self.cancel()
         self._end_session()
         if started is not None:
             folder = started.folder
@@ -132,6 +117,9 @@ class AnnotateController(ModelWork):
         """Show the session's layers, at first and after the user removed any."""
         if self.view is not None:
             self.view.show()
+
+    def _layers_shown(self) -> None:
+        if self.view is not None:
             self.view.set_label(self.label)
             self.view.set_tool(Tool.POSITIVE)
 
@@ -162,12 +150,14 @@ class AnnotateController(ModelWork):
         edits = PromptEdits(self.add_prompt, self._move_prompt, self._delete_prompt)
         self.view = SessionView(self._viewer, desk, place, edits)
         self.view.changed.connect(self._view_changed)
+        self.view.shown.connect(self._layers_shown)
         self.view.failed.connect(self._fail)
         self.view.painted.connect(self._paint)
         self.view.bind(self.keys)
         self._maps = Maps(self._viewer, session.volume.name, place.transforms)
         self._seen, self.filled_share, self._n_saved = {}, 0.0, desk.n_drawn
         self.label = session.task.values[0]
+        self.view.set_label(self.label)
         self.show_layers()
         self.told.emit(f"Session started; every step is kept in {started.folder}.")
 
@@ -191,61 +181,3 @@ class AnnotateController(ModelWork):
     def _desk_emptied(self) -> None:
         self._n_tools = 0
         self._note()
-
-    def _files_emptied(self) -> None:
-        self._n_saving = 0
-        self._note()
-
-    def _restorable(self, key: Any, found: list[SessionSummary]) -> None:
-        self._known[key] = found
-        self._note()
-
-    # --------------------------------------------------------------- files
-
-    def save_labels(self, path: Path) -> None:
-        """Write the labels in the volume's own geometry."""
-        self._write(lambda desk, folder: files.save_labels(path, desk))
-
-    def write_volumes(self, path: Path) -> None:
-        """Write each label's size in millilitres as JSON."""
-        self._write(lambda desk, folder: files.write_volumes(path, desk))
-
-    def export(
-        self,
-        path: Path,
-        more_sessions: Sequence[Path] = (),
-        reviewer: str = "",
-        patient: str = "",
-        name: str = "",
-    ) -> None:
-        """Write a package that training can use; unreviewed voxels are ignored there.
-
-        Cases of other sessions, given by their folders, go into the same package.
-        """
-        who = files.Who(reviewer, patient, name)
-        report = self.progressed.emit
-        self._write(
-            lambda desk, folder: files.export(path, folder, desk, more_sessions, who, report)
-        )
-
-    def set_autosave(self, seconds: int) -> None:
-        """Save the mask beside the session's log every so many seconds; 0: never."""
-        self._autosave_timer.stop()
-        if seconds > 0:
-            self._autosave_timer.start(1000 * seconds)
-
-    def _write(self, write: Callable[[SessionDesk, Path], str]) -> None:
-        with self._reporting():
-            started, desk = self._need(), self._desk
-            if desk is not None:
-                self._n_saving += 1
-                self._files.do(lambda: write(desk, started.folder), self.told.emit)
-                self._note()
-
-    def _autosave(self) -> None:
-        desk, started = self._desk, self._started
-        if desk is None or started is None or self._files.is_busy:
-            return
-        if desk.n_drawn != self._n_saved:
-            self._n_saved = desk.n_drawn
-            self._files.do(lambda: files.save_labels(started.folder / files.AUTOSAVED, desk))

@@ -1,7 +1,7 @@
 """What takes longer than a window may wait: each function returns a job for the runner.
 
-Nothing here touches Qt or a layer.  The model runs in a process of its own: the window's process
-never imports torch.
+Nothing here touches Qt or a layer that is shown.  The model runs in a process of its own: the
+window's process never imports torch.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.sessions import create_session, restore_session
 from napari_ka2er.core.student_card import StudentCard, read_student_card
+from napari_ka2er.widgets import layers
 from napari_ka2er.widgets.prompt_queue import Answer
 from napari_ka2er.widgets.services import Choice as Choice
 
@@ -111,6 +112,7 @@ def starting(
         report(0.0, "starting the student")
         card = read_student_card(choice.student)
         services.begin(choice)  # loads while the volume is read
+        layers.warm_up()
         report(0.1, "reading the volume")
         volume = source.read()
         _go_on(is_cancelled)

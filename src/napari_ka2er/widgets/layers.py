@@ -96,6 +96,16 @@ def source_of(layer: Image) -> Source:
     )
 
 
+def warm_up() -> None:
+    """Make napari import and compute what its first layer of each kind needs; for a worker.
+
+    pandas and a table of random colours take half a second that the window would wait.
+    """
+    Labels(np.zeros((1, 1, 1), np.uint8))
+    Points(np.zeros((1, 3)))
+    Shapes(ndim=3)
+
+
 def is_straight(lattice: Geometry) -> bool:
     """Return whether a volume's axes are the world's, in order, so that napari shows it right."""
     matrix = lattice.affine[:3, :3]
@@ -123,14 +133,20 @@ def colormap_of(task: Task, hidden: Collection[int] = ()) -> DirectLabelColormap
     return DirectLabelColormap(color_dict=colors)
 
 
-def labels_layer(volume: Volume, task: Task, shown: LabelMap, place: dict[str, Any]) -> Labels:
-    """Return a layer that shows `shown` itself, not a copy, and can be painted on."""
+def labels_layer(
+    volume: Volume, task: Task, shown: LabelMap, place: dict[str, Any], is_oblique: bool = False
+) -> Labels:
+    """Return a layer that shows `shown` itself, not a copy, and can be painted on.
+
+    Where it is shown along its own axes, its metadata tell the writer its true place.
+    """
+    true_place = {"affine": volume.affine} if is_oblique else {}
     layer = Labels(
         shown,
         name=f"{task.name} of {volume.name}",
         colormap=colormap_of(task),
         opacity=0.5,
-        metadata={KEY: {"header": volume.header, "affine": volume.affine}},
+        metadata={KEY: {"header": volume.header, **true_place}},
         **place,
     )
     layer.brush_size = 5

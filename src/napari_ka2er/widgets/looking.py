@@ -49,7 +49,8 @@ def centre_of_view(viewer: Any, layer: Any) -> NDArray[np.float64]:
     """Return the voxel in the middle of what is seen, inside the layer, fractional (z, y, x)."""
     world = np.array(viewer.dims.point, dtype=float)
     displayed = list(viewer.dims.displayed)
-    world[displayed] = np.array(viewer.camera.center, dtype=float)[-len(displayed) :]
+    camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera  # napari < 0.9
+    world[displayed] = np.array(camera.center, dtype=float)[-len(displayed) :]
     index = np.asarray(layer.world_to_data(world), dtype=float)
     inside: NDArray[np.float64] = np.clip(index, 0, np.array(layer.data.shape) - 1)
     return inside

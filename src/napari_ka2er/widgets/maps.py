@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image
 from napari.utils.colormaps import Colormap
 
 from napari_ka2er.core.task import COLORS
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_ka2er.widgets.jobs import ExpertMap, Uncertainty
 
+# Clear, red, yellow: what hides the image is what should be looked at.
+UNSURE = [(1.0, 0.0, 0.0, 0.0), (1.0, 0.2, 0.0, 0.4), (1.0, 1.0, 0.0, 0.9)]
 APART = 3  # slices nearer to each other than this are looked at together
 
 
@@ -37,31 +39,41 @@ class Maps:
         self.uncertainty: Uncertainty | None = None
 
     def show_uncertainty(self, found: Uncertainty) -> None:
-        """Show how unsure the student is: dark where it is sure, yellow where it is not."""
+        """Show how unsure the student is: clear where it is sure, then red, yellow where it is not.
+
+        Maps of the other kind are hidden, as two above each other cannot be read.
+        """
         self.uncertainty = found
         self._remove("uncertainty")
-        self._add("uncertainty", found.values, "inferno", 0.6)
+        self._hide("expert")
+        self._add("uncertainty", found.values, Colormap(UNSURE, name="ka2er uncertainty"))
 
     def show_experts(self, found: ExpertMap) -> None:
         """Show how much each expert was trusted, each in a colour of its own."""
         self._remove("expert")
+        self._hide("uncertainty")
         for number, (name, values) in enumerate(zip(found.names, found.values, strict=True)):
-            color = COLORS[number % len(COLORS)]
-            fade = Colormap(["#000000", color], name=f"ka2er expert {number + 1}")
-            self._add(f"expert {name}", values, fade, 0.7)
+            color = [part / 255 for part in bytes.fromhex(COLORS[number % len(COLORS)][1:])]
+            fade = [(*color, 0.0), (*color, 0.8)]
+            colormap = Colormap(fade, name=f"ka2er expert {number + 1}")
+            self._add(f"expert {name}", values, colormap)
 
     def close(self) -> None:
         """Take the layers away."""
         self._remove("")
 
-    def _add(self, what: str, values: NDArray[Any], colormap: Any, opacity: float) -> None:
+    def _hide(self, kind: str) -> None:
+        for layer in self.layers:
+            if layer.metadata["napari_ka2er"]["map"].startswith(kind):
+                layer.visible = False
+
+    def _add(self, what: str, values: NDArray[Any], colormap: Colormap) -> None:
         layer = Image(
             values,
             name=f"{what} in {self._name}",
             colormap=colormap,
             contrast_limits=(0.0, 1.0),
-            blending="additive",
-            opacity=opacity,
+            blending="translucent",
             metadata={"napari_ka2er": {"map": what}},
             **self._transforms,
         )

@@ -136,11 +136,11 @@ class ModelWork(SessionEdits):
     def _take(self, result: object) -> None:
         with self._reporting():
             match result:
-                case jobs.Segmented():
+                case jobs.Segmented() if self._desk is not None:
                     self._act(result.commit, self._segmented)
                 case Answer():
                     self._answered(result)
-                case jobs.Filled():
+                case jobs.Filled() if self._desk is not None:
                     self._filled(result)
                 case jobs.Uncertainty() if self._maps is not None:
                     self._maps.show_uncertainty(result)

@@ -164,6 +164,7 @@ class PromptLayer(QObject):
                 continue
             moved = self._prompt_at(row, before.positive)
             if not is_same(moved, before):
+                self._wanted[number] = moved  # napari may tell of one move twice
                 self._edits.move(number, moved)
 
     def _world(self, index: ArrayLike) -> tuple[Position, ...]:

@@ -1,21 +1,18 @@
-"""A session in a viewer: the layers that show it, the brush, the tools and the keys."""
+"""A session in a viewer: its layers, the brush, the tools and the keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from app_model.types import KeyCode, KeyMod
-from napari.layers import Image, Labels, Points, Shapes
-from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 
 from napari_ka2er.widgets import layers
 from napari_ka2er.widgets.desk import SessionDesk
 from napari_ka2er.widgets.looking import is_shown
-from napari_ka2er.widgets.prompt_layer import PromptEdits, PromptLayer
-from napari_ka2er.widgets.prompt_points import PromptPoints
-from napari_ka2er.widgets.prompt_shapes import PromptShapes
+from napari_ka2er.widgets.prompt_layer import PromptEdits
+from napari_ka2er.widgets.session_layers import Place, SessionLayers
 from napari_ka2er.widgets.tools import LABEL_MODES, NEGATIVE_TOOLS, SHAPE_MODES
 from napari_ka2er.widgets.tools import Tool as Tool
 
@@ -23,55 +20,24 @@ UNDO = KeyMod.CtrlCmd | KeyCode.KeyZ
 REDO = KeyMod.CtrlCmd | KeyMod.Shift | KeyCode.KeyZ
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Place:
-    """Where a session is shown: the image layer, and the transforms of our layers."""
-
-    image: Any
-    transforms: dict[str, Any]
-    is_oblique: bool = False
-
-
-class SessionView(QObject):
+class SessionView(SessionLayers):
     """Shows a session as layers for labels, points and shapes, and takes what is done to them.
 
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer or napari.components.ViewerModel
-        Where.
-    desk : SessionDesk
-        What.
-    place : Place
-        On which image.
-    edits : PromptEdits
-        What prompts may ask for.
+    Parameters and signals are those of `SessionLayers`, and:
 
     Signals
     -------
-    changed()
-        The tool, the label to paint with, or which layers there are has changed.
     painted(list)
         A stroke of the brush, as napari tells it.
-    failed(Exception)
-        Why a prompt was refused.
     """
 
-    changed = Signal()
     painted = Signal(object)
-    failed = Signal(object)
 
     def __init__(self, viewer: Any, desk: SessionDesk, place: Place, edits: PromptEdits) -> None:
-        super().__init__()
-        self._viewer, self._desk, self._place, self._edits = viewer, desk, place, edits
+        super().__init__(viewer, desk, place, edits)
         self._keys: dict[Any, Callable[[], object]] = {}
-        self._prompts: dict[str, PromptLayer] = {}  # of the layers that are there
-        self.image: Image | None = None  # ours, if the volume is oblique
-        self.labels: Labels | None = None
-        self.points: Points | None = None
-        self.shapes: Shapes | None = None
         self.hidden: frozenset[int] = frozenset()
-        self._is_closing = False
-        viewer.layers.events.removed.connect(self._removed)
+        self._label = 1  # what the brush paints, also when the layer comes again
         viewer.layers.selection.events.active.connect(self._tell)
         desk.drawn.connect(self._redraw)
         desk.replaced.connect(self._replace)
@@ -79,74 +45,23 @@ class SessionView(QObject):
         desk.failed.connect(self.show_prompts)
         desk.labels_changed.connect(self._color)
 
-    # ------------------------------------------------------------ layers
-
-    def show(self) -> None:
-        """Add the layers that are not there: at first, and after the user removed them."""
-        volume, transforms = self._desk.session.volume, self._place.transforms
-        if self._place.is_oblique and self.image is None:
-            self.image = layers.straight_image(volume, self._place.image, transforms)
-            self._place.image.visible = False
-            self._viewer.add_layer(self.image)
-        if self.labels is None:
-            self._add_labels()
-        if self.shapes is None:
-            self.shapes = layers.shapes_layer(volume, transforms)
-            self._add_prompts("shapes", PromptShapes, self.shapes)
-        if self.points is None:
-            self.points = layers.points_layer(volume, transforms)
-            self._add_prompts("points", PromptPoints, self.points)
-        self._bind()
-        self.show_prompts()
-        self.changed.emit()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all layers are in the viewer."""
-        return None not in (self.labels, self.points, self.shapes)
-
     def close(self) -> None:
         """Take the layers away and stop listening."""
-        self._is_closing = True
-        self._viewer.layers.events.removed.disconnect(self._removed)
         self._viewer.layers.selection.events.active.disconnect(self._tell)
-        for prompts in self._prompts.values():
-            prompts.close()
-        for layer in (self.points, self.shapes, self.labels, self.image):
-            if layer is not None and layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
-        if self._place.is_oblique and self._place.image in self._viewer.layers:
-            self._place.image.visible = True
-        self.image = self.labels = self.points = self.shapes = None
-        self._prompts = {}
+        super().close()
 
-    def _add_labels(self) -> None:
-        session = self._desk.session
-        self.labels = layers.labels_layer(
-            session.volume, session.task, self._desk.shown, self._place.transforms
-        )
-        self._color()
-        self.labels.events.paint.connect(self._painted)
-        self.labels.events.selected_label.connect(self._tell)
-        self.labels.events.mode.connect(self._tell)
-        self._viewer.add_layer(self.labels)
-
-    def _add_prompts(self, name: str, kind: type[PromptLayer], layer: Any) -> None:
-        lattice = self._desk.session.volume.geometry
-        self._prompts[name] = kind(layer, lattice, self._edits, self)
-        self._prompts[name].failed.connect(self.failed)
-        layer.events.mode.connect(self._tell)
-        self._viewer.add_layer(layer)
-
-    def _removed(self, event: Any) -> None:
-        if self._is_closing:
-            return
-        for name in ("labels", "points", "shapes", "image"):
-            if getattr(self, name) is event.value:
-                setattr(self, name, None)
-                if name in self._prompts:
-                    self._prompts.pop(name).close()
-        self.changed.emit()
+    def _add(self, name: str) -> None:
+        super()._add(name)
+        layer = getattr(self, name)
+        if name == "labels":
+            layer.selected_label = self._label
+            self._color()
+            layer.events.paint.connect(self._painted)
+            layer.events.selected_label.connect(self._tell)
+        if name != "image":
+            layer.events.mode.connect(self._tell)
+        self._bind()
+        self.show_prompts()
 
     # ------------------------------------------------------- tools and keys
 
@@ -210,6 +125,7 @@ class SessionView(QObject):
 
     def set_label(self, value: int) -> None:
         """Paint with this label from now on."""
+        self._label = value
         if self.labels is not None and self.labels.selected_label != value:
             self.labels.selected_label = value
 

@@ -1,0 +1,127 @@
+"""Nothing that was committed is lost: unfinished sessions are offered and continued."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from tests.widgets.conftest import settle
+
+from napari_ka2er.core.io import read_labels
+from napari_ka2er.widgets import files
+from napari_ka2er.widgets.jobs import Choice
+
+AT = np.array((6, 20, 15))
+
+
+def offered(controller, layer, qtbot):
+    controller.restorable(layer)
+    settle(controller, qtbot)
+    return controller.restorable(layer)
+
+
+def crash(controller):
+    """End without a word, as far as this process can: the log is closed, nothing is marked."""
+    controller.close()
+
+
+def test_a_session_that_was_not_finished_is_offered_and_continued_with_everything(
+    started, viewer, new_controller, student_folder, qtbot
+):
+    started.view.points.add(AT)
+    settle(started, qtbot)
+    started.view.labels.paint((1, 2, 3), 2)
+    settle(started, qtbot)
+    started.review(True)
+    settle(started, qtbot)
+    mask, folder = started.session.mask.copy(), started._started.folder
+    again = new_controller(viewer)
+    assert offered(again, viewer.layers["scan"], qtbot) == [], "it is open in a window"
+    crash(started)
+
+    again = new_controller(viewer)
+    failures = []
+    again.failed.connect(failures.append)
+    [summary] = offered(again, viewer.layers["scan"], qtbot)
+    assert summary.folder == folder
+    choice = Choice(student_folder, "two", "distilled", "cpu")  # its own task counts
+    again.restore(viewer.layers["scan"], summary.folder, choice)
+    settle(again, qtbot)
+    assert not failures
+    assert again.session.task.name == "one"
+    np.testing.assert_array_equal(again.session.mask, mask)
+    np.testing.assert_array_equal(again.view.labels.data, mask)
+    assert len(again.view.points.data) == 1
+    assert again.session.state.reviewed.whole
+    again.undo()
+    settle(again, qtbot)
+    assert again.session.mask[1, 2, 3] == 0, "what was done before can be undone"
+    again.view.points.add(AT + np.array((0, 4, 4)))
+    settle(again, qtbot)
+    assert again.session.mask[tuple(AT + np.array((0, 4, 4)))] == 1
+
+
+def test_finished_exported_empty_and_other_sessions_are_not_offered(
+    started, viewer, small, new_controller, begin, qtbot, tmp_path, failures
+):
+    scan = viewer.layers["scan"]
+    other = viewer.add_image(np.array(small.data) + 1, name="other", affine=small.affine)
+    begin(started, scan)  # the fixture's, without any work, is left behind
+    started.view.labels.paint((1, 2, 3), 1)
+    settle(started, qtbot)
+    started.finish()
+    settle(started, qtbot)
+    begin(started, scan)
+    started.view.labels.paint((1, 2, 3), 1)
+    started.review(True)
+    settle(started, qtbot)
+    started.export(tmp_path / "Dataset001_one")
+    settle(started, qtbot)
+    folder = started._started.folder
+    crash(started)
+    later = new_controller(viewer)
+    assert offered(later, scan, qtbot) == []
+    assert offered(later, other, qtbot) == []
+    assert not failures
+    mark = json.loads((folder / "finished.json").read_text())
+    (folder / "finished.json").write_text(json.dumps({"n_actions": mark["n_actions"] - 1}))
+    later = new_controller(viewer)
+    assert len(offered(later, scan, qtbot)) == 1, "work after the export is offered"
+
+
+def test_a_session_of_another_volume_is_refused_in_words(
+    started, viewer, small, new_controller, student_folder, qtbot
+):
+    started.view.labels.paint((1, 2, 3), 1)
+    settle(started, qtbot)
+    folder = started._started.folder
+    crash(started)
+    other = viewer.add_image(np.array(small.data) + 1, name="other", affine=small.affine)
+    again, failures = new_controller(viewer), []
+    again.failed.connect(failures.append)
+    again.restore(other, folder, Choice(student_folder, "one", "distilled", "cpu"))
+    settle(again, qtbot)
+    assert "open that volume first" in failures[0]
+    assert again.session is None
+
+
+def test_the_mask_is_saved_beside_the_log_when_it_changed(started, qtbot):
+    path = started._started.folder / files.AUTOSAVED
+    started._autosave()
+    settle(started, qtbot)
+    assert not path.exists(), "nothing was done yet"
+    started.view.labels.paint((1, 2, 3), 2)
+    settle(started, qtbot)
+    started._autosave_timer.timeout.emit()
+    settle(started, qtbot)
+    labels, geometry = read_labels(path)
+    np.testing.assert_array_equal(labels, started.session.mask)
+    assert geometry.is_close(started.session.volume.geometry)
+    before = path.stat().st_mtime_ns
+    started._autosave()
+    settle(started, qtbot)
+    assert path.stat().st_mtime_ns == before, "nothing new to save"
+    started.set_autosave(0)
+    assert not started._autosave_timer.isActive()
+    started.set_autosave(30)
+    assert started._autosave_timer.interval() == 30_000
