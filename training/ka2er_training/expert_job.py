@@ -171,9 +171,7 @@ def train(job: ExpertJob, report: Callable[[dict[str, Any]], None]) -> None:
     trainer.replay(list(job.cases), set(job.corrected), job.oversampling)
     if checkpoint:
         trainer.load_checkpoint(str(checkpoint))
-        seed_everything(
-            job.seed + trainer.current_epoch
-        )
+        seed_everything(job.seed + trainer.current_epoch)
         report({"stage": "resuming", "epoch": trainer.current_epoch, "of": job.preset.epochs})
     else:
         trainer.initialize()

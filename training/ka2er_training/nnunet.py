@@ -152,9 +152,7 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     trainer.configure(job.preset, report)
     if checkpoint:
         trainer.load_checkpoint(str(checkpoint))
-        seed_everything(
-            job.seed + trainer.current_epoch
-        )
+        seed_everything(job.seed + trainer.current_epoch)
         report({"stage": "resuming", "epoch": trainer.current_epoch, "of": job.preset.epochs})
     if trainer.current_epoch < job.preset.epochs:
         trainer.run_training()

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.amalgamate import Recipe
 from ka2er_training.distributed import rank
 from ka2er_training.reamalgamate import (
     amalgamate_anew,
@@ -20,6 +19,8 @@ from ka2er_training.workspace import Workspace, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from ka2er_training.amalgamate import Recipe
 
 
 def student_candidate(workspace: Workspace, number: int) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import run_child
@@ -16,6 +15,7 @@ from ka2er_training.workspace import Workspace, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def expert_from_scratch(

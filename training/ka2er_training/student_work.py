@@ -183,8 +183,8 @@ def _some_case(cases: Sequence[PreparedCase], generator: np.random.Generator) ->
     """Return a random case, drawn by weight."""
     weights = np.array([case.weight for case in cases])
     if (weights == weights[0]).all():
-        return cases[generator.integers(len(cases))]
-    return cases[generator.choice(len(cases), p=weights / weights.sum())]
+        return cases[int(generator.integers(len(cases)))]
+    return cases[int(generator.choice(len(cases), p=weights / weights.sum()))]
 
 
 def _focus(case: PreparedCase, generator: np.random.Generator) -> np.ndarray[Any, Any] | None:

@@ -107,9 +107,7 @@ def _add_clicks(actions: Any) -> None:
     command.add_argument(
         "--volume", type=Path, help="an image (default: the sample T1, cut and padded to 192³)"
     )
-    command.add_argument(
-        "--task", default="", help="of the student (default: the one that fits)"
-    )
+    command.add_argument("--task", default="", help="of the student (default: the one that fits)")
     command.add_argument("--out", type=Path, help="folder for the table and the raw numbers")
     command.add_argument(
         "--repeats", type=int, default=50, help="how many clicks (default: %(default)s)"
