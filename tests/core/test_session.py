@@ -478,13 +478,13 @@ def test_undo_of_a_whole_volume_takes_at_most_100_ms():
 
 def test_an_object_goes_with_its_prompts_and_results_in_one_step(session):
     number = session.add_object(1)
-    for z in (0.0, 1.0):
-        session.add_prompt(number, Point((z, 0.0, 0.0)))
+    for z in (0, 1):
+        session.add_prompt(number, at(session, z, 1, 2))
         request = session.request(number)
         region = (slice(0, 2), slice(0, 3), slice(0, 4))
         session.apply_result(request, region, np.ones((2, 3, 4), bool))
     other = session.add_object(2)
-    session.add_prompt(other, Point((0.0, 1.0, 1.0)))
+    session.add_prompt(other, at(session, 5, 7, 9))
     before, n_steps = session.mask.copy(), session.state.history.n_done
     session.delete_object(number)
     assert set(session.state.objects) == {other}
