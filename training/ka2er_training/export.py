@@ -100,14 +100,9 @@ def export_student(
     with replacing(out) as building:
         building.mkdir()
         write(order, building)
-    files = sorted(path for path in out.rglob("*") if path.is_file())
-    return {
-        "folder": str(out),
-        "to": to,
-        "task": order.task.name,
-        "mode": order.mode,
-        "files": {path.relative_to(out).as_posix(): path.stat().st_size for path in files},
-    }
+    names = {"folder": str(out), "to": to, "task": order.task.name, "mode": order.mode}
+    paths = sorted(path for path in out.rglob("*") if path.is_file())
+    return names | {"files": {p.relative_to(out).as_posix(): p.stat().st_size for p in paths}}
 
 
 def _writer(to: str) -> Any:

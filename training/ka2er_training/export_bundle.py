@@ -85,6 +85,28 @@ def inference(order: Order) -> dict[str, Any]:
             "mode": order.mode,
         },
         "network": "$@network_def.to(@device)",
+        **_loading(),
+        "inferer": {"_target_": "SimpleInferer"},
+        "postprocessing": _compose(*_postprocessing(order.task)),
+        "evaluator": {
+            "_target_": f"{_PACKAGE}.BundleEvaluator",
+            "dataloader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "device": "@device",
+        },
+        "initialize": [
+            "$@network.load_state_dict("
+            "torch.load(@checkpoint, map_location=@device, weights_only=True))"
+        ],
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _loading() -> dict[str, Any]:
+    """Return what reads the images, raw, with their affine."""
+    return {
         "preprocessing": _compose(
             {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
             {"_target_": "EnsureChannelFirstd", "keys": "image"},
@@ -101,21 +123,6 @@ def inference(order: Order) -> dict[str, Any]:
             "shuffle": False,
             "num_workers": 0,
         },
-        "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": _compose(*_postprocessing(order.task)),
-        "evaluator": {
-            "_target_": f"{_PACKAGE}.BundleEvaluator",
-            "dataloader": "@dataloader",
-            "network": "@network",
-            "inferer": "@inferer",
-            "postprocessing": "@postprocessing",
-            "device": "@device",
-        },
-        "initialize": [
-            "$@network.load_state_dict("
-            "torch.load(@checkpoint, map_location=@device, weights_only=True))"
-        ],
-        "run": ["$@evaluator.run()"],
     }
 
 

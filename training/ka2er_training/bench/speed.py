@@ -128,24 +128,16 @@ def measure_speed(
     only : iterable of str
         Names of probes; all if empty.
     out : Path, optional
-        Folder for the report, written after each measurement.  What it holds of the same day,
-        machine, student, volume, task and repeats is not measured again.
+        Folder for the report, written after each measurement; what it holds under the same
+        circumstances is not measured again.
 
     Raises
     ------
     UserError
         If something does not exist or a measurement fails.
     """
-    settings = open_settings(student, volume, task, repeats)
-    chosen = set(only)
-    result: dict[str, Any] = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": machine(),
-        "student": student,
-        "volume": Path(settings.volume).name,
-        "task": settings.task,
-        "repeats": repeats,
-    }
+    settings, chosen = open_settings(student, volume, task, repeats), set(only)
+    result = _circumstances(student, settings)
     spent = {} if out is None else _measured_before(out, result)
     for label, name, given in _measurements(settings):
         if label not in spent and (not chosen or name in chosen):
@@ -153,6 +145,17 @@ def measure_speed(
             result |= {"measurements": spent, "ratios": ratios(spent)}
             write_speed(result, out)
     return result | {"measurements": spent, "ratios": ratios(spent)}
+
+
+def _circumstances(student: str, settings: ProbeSettings) -> dict[str, Any]:
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": machine(),
+        "student": student,
+        "volume": Path(settings.volume).name,
+        "task": settings.task,
+        "repeats": settings.repeats,
+    }
 
 
 def _measured_before(out: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
