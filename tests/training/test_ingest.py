@@ -42,8 +42,9 @@ def take(workspace, *paths, number=1):
 
 
 def files(folder):
-    """Every file but locks, with its bytes."""
+    """Every file but locks and remembered digests, with its bytes."""
     found = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+    found = (p for p in found if not p.name.startswith("contents-"))
     return {str(p.relative_to(folder)): p.read_bytes() for p in found}
 
 

@@ -376,3 +376,18 @@ def test_from_scratch_trains_everything_anew_and_leaves_the_present_experts(work
     assert set(state.result("experts")["experts"]) == {"balls", "others"}
     card = read_json(student_folder(workspace, "v0002") / "student.json")["card"]
     assert card["lineage"]["parent"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_round_s_trainings_run_as_jobs(work):
+    workspace, path = work
+    told = []
+    result = retrain(
+        workspace.folder, [path], LENGTHS,
+        executor="local", progress=lambda share, _: told.append(share),
+    )  # fmt: skip
+    settled(Workspace.open(workspace.folder), result)
+    kept = {p.parent.name for p in (workspace.folder / "runs" / "jobs").glob("*/done.json")}
+    assert kept == {"round-0001-balls", "round-0001-student"}
+    assert max(told) <= 1
