@@ -19,20 +19,15 @@ def named() -> set[str]:
     return {path.name for path in SHM.glob(f"{PREFIX}{os.getpid()}-*")}
 
 
-def attached_here(place):
-    """Attach as another process would, but leave the name to this one, which made it."""
-    array = attached(place)
-    resource_tracker.register(f"/{place.name}", "shared_memory")
-    return array
-
-
 def test_an_array_outlives_its_name():
     with shared_array((2, 3, 5), ">i2") as (array, place):
         assert not array.any()
         array[...] = np.arange(30).reshape(2, 3, 5)
-        other = attached_here(place)
-    with pytest.raises(FileNotFoundError):
-        attached(place)
+        other = attached(place)
+        # Both ends are in this process, and so its tracker is told twice what two are told once.
+        resource_tracker.register(f"/{place.name}", "shared_memory")
+        with pytest.raises(FileNotFoundError):
+            attached(place)
     part = other[1, 1:]
     del other
     array[1, 2, 4] = -7
@@ -42,17 +37,24 @@ def test_an_array_outlives_its_name():
     assert part[0].tolist() == [20, 21, 22, 23, 24]
 
 
+def test_what_nobody_looked_for_loses_its_name_too():
+    with shared_array((2, 3, 5), "<f4") as (_, place):
+        assert not SHM.is_dir() or place.name in named()
+    assert place.name not in named()
+    with pytest.raises(FileNotFoundError):
+        attached(place)
+
+
 def test_another_process_writes_and_its_end_takes_nothing_away():
     code = (
         "import sys; from napari_ka2er.model.shared import Place, attached\n"
         "attached(Place(sys.argv[1], (3, 2), '<f4'))[2] = 1.5"
     )
     with shared_array((3, 2), "<f4") as (array, place):
-        for _ in range(2):  # the first one's end must leave it for the second
-            done = subprocess.run(
-                [sys.executable, "-c", code, place.name], capture_output=True, text=True, check=True
-            )
-        attached_here(place)
+        done = subprocess.run(
+            [sys.executable, "-c", code, place.name], capture_output=True, text=True, check=True
+        )
+        assert place.name not in named()  # from here on nothing is left, whoever ends how
     assert array.tolist() == [[0, 0], [0, 0], [1.5, 1.5]]
     assert done.stderr == ""  # no tracker complains about what was not its own
 

@@ -80,14 +80,16 @@ class Work:
         name: str,
     ) -> None:
         """Choose the volume; `mask` is where masks come and go."""
-        self._predictor.set_volume(Volume(attached(data), affine, channel_names, name))
-        self._mask = attached(mask)
+        values, masks = attached(data), attached(mask)
+        self._predictor.set_volume(Volume(values, affine, channel_names, name))
+        self._mask = masks
         self._last = None
 
     def segment(self, talk: Talk, task: str, mode: Mode | None, labels: Place) -> tuple[Any, ...]:
         """Write the automatic labels; return what goes into a `SegmentationAnswer` beside them."""
+        out = attached(labels)
         result = self._segment(talk, task, mode)
-        attached(labels)[...] = result.labels
+        out[...] = result.labels
         return result.seconds, result.n_windows, result.volumes_ml()
 
     def prompt(
@@ -133,14 +135,14 @@ class Work:
         """Write the uncertainty."""
         from napari_ka2er.model.maps import uncertainty_map
 
+        out = attached(values)
         result = self._result(talk, task)
-        attached(values)[...] = uncertainty_map(
-            self._predictor, result, talk.progress, talk.cancelled
-        )
+        out[...] = uncertainty_map(self._predictor, result, talk.progress, talk.cancelled)
 
     def expert_map(self, talk: Talk, task: str, values: Place) -> None:
         """Write the expert map."""
-        self._result(talk, task).expert_map(out=attached(values))
+        out = attached(values)
+        self._result(talk, task).expert_map(out=out)
 
     def rank_tasks(self, talk: Talk) -> list[TaskFit]:
         """Return how well each task fits."""

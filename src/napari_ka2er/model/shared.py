@@ -1,7 +1,8 @@
 """Arrays that two processes see in the same memory, as large ones should not travel.
 
 The memory has a name only until the other process has found it; from then on the operating system
-frees it with the last process that uses it, however that ends.
+frees it with the last process that uses it, however that ends.  Before, Python's resource tracker
+does, which outlives a killed process.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class Place:
 
 @contextmanager
 def shared_array(shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[tuple[NDArray[Any], Place]]:
-    """Make an array of zeros that another process can find while the block runs.
+    """Make an array of zeros that one other process can find while the block runs.
 
-    Afterwards the memory has no name any more.  It lives as long as an array on it, here or there.
+    The memory lives as long as an array on it, here or there.
 
     Raises
     ------
@@ -61,12 +62,14 @@ def shared_array(shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[tuple[NDA
     try:
         yield _array(memory, shape, kind), Place(memory.name, shape, kind.str)
     finally:
-        memory.unlink()
+        _unlink(memory)
 
 
 def attached(place: Place) -> NDArray[Any]:
-    """Return an array that another process made."""
-    return _array(_found(place.name), place.shape, np.dtype(place.dtype))
+    """Return an array that another process made; nobody else can find it any more."""
+    memory = _found(place.name)
+    _unlink(memory)
+    return _array(memory, place.shape, np.dtype(place.dtype))
 
 
 def _reserved(n_bytes: int) -> SharedMemory:
@@ -96,13 +99,17 @@ def _allocate(path: Path, n_bytes: int) -> None:
 
 
 def _found(name: str) -> SharedMemory:
-    """Attach to shared memory, which belongs to the process that made it."""
     if sys.version_info >= (3, 13):
         return SharedMemory(name, track=False)
-    memory = SharedMemory(name)
-    if os.name == "posix":  # else our end would take the memory away from its owner
+    return SharedMemory(name)
+
+
+def _unlink(memory: SharedMemory) -> None:
+    """Take the name away, which the other process may have done."""
+    try:
+        memory.unlink()
+    except FileNotFoundError:
         resource_tracker.unregister(f"/{memory.name}", "shared_memory")
-    return memory
 
 
 class _Mapping:
