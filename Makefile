@@ -30,8 +30,10 @@ test: install
 test-slow: install
 	$(PYTEST) -m "slow and not gpu and not gl"
 
+# In a worker: after several napari windows Python may abort at its very end (a reference count in a
+# C extension), when all tests have been reported.
 gl: install $(STAMPS)/xvfb
-	$(SCREEN) $(PYTEST) -m "gl and not gpu"
+	$(SCREEN) $(PYTEST) -n 1 -m "gl and not gpu"
 
 lint: install
 	$(BIN)/ruff check .
