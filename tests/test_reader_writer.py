@@ -9,7 +9,8 @@ from napari.layers import Image, Labels, Layer
 from npe2 import DynamicPlugin, PluginManager
 
 from napari_ka2er._reader import get_reader
-from napari_ka2er._writer import affine_of, volume_of, write_image, write_labels
+from napari_ka2er._transforms import affine_of
+from napari_ka2er._writer import volume_of, write_image, write_labels
 from napari_ka2er.core import io
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.task import Label, Task
@@ -94,7 +95,8 @@ def test_saved_labels_have_the_images_own_geometry(tmp_path, volume, suffix):
     path = tmp_path / f"scan{suffix}"
     io.write_volume(path, volume)
     (image,) = layers_in(path)
-    labels = Labels(np.zeros(image.data.shape, int), affine=image.affine, metadata=image.metadata)
+    place = {"scale": image.scale, "affine": image.affine}  # as napari's "new labels" does
+    labels = Labels(np.zeros(image.data.shape, int), **place, metadata=image.metadata)
     labels.data[1, 2, 3] = 5
     data, attributes, _ = labels.as_layer_data_tuple()
     assert write_labels(str(tmp_path / f"mask{suffix}"), data, attributes)
@@ -155,7 +157,9 @@ def test_npe2_finds_reader_and_writer(tmp_path, volume):
         ((data, attributes, kind),) = manager_read(manager, tmp_path / "scan.nrrd")
         assert kind == "image"
         np.testing.assert_array_equal(data, volume.data)
-        layer = Labels(data % 3, affine=attributes["affine"], metadata=attributes["metadata"])
+        layer = Labels(
+            data % 3, **{name: attributes[name] for name in ("scale", "affine", "metadata")}
+        )
         written = manager_write(manager, tmp_path / "mask.nrrd", layer)
     assert written == [str(tmp_path / "mask.nrrd")]
     np.testing.assert_allclose(io.read_labels(tmp_path / "mask.nrrd")[1].affine, AFFINE)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ka2er._transforms import placed
 from napari_ka2er.core.io import is_label_map, is_readable, read_volume
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def layers_of(volume: Volume, source: Path) -> list[LayerData]:
     ``metadata["napari_ka2er"]["header"]``, so that labels can be saved with the very same one.
     """
     shared = {
-        "affine": volume.affine,
+        **placed(volume.affine),
         "units": ("mm", "mm", "mm"),
         "axis_labels": ("z", "y", "x"),
         "metadata": {"napari_ka2er": {"source": str(source), "header": volume.header}},

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from napari_ka2er._transforms import affine_of
 from napari_ka2er.core import io
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.checks import mm_per
 from napari_ka2er.core.volume import Volume
 
 
@@ -74,39 +74,3 @@ def volume_of(data: Any, attributes: dict[str, Any]) -> Volume:
     if affine is None:
         affine = affine_of(attributes, n_axes)
     return Volume(values, np.asarray(affine, float), names, name, header)
-
-
-def affine_of(attributes: dict[str, Any], n_axes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the (4, 4) matrix in mm that a layer's transforms make together.
-
-    Parameters
-    ----------
-    attributes : dict
-        The layer's attributes; what is missing is the identity.
-    n_axes : int
-        2 or 3 dimensions of the layer; a plane becomes a slice of 1 mm.
-    """
-    scale = np.asarray(attributes.get("scale", np.ones(n_axes)), float)
-    rotate = np.asarray(attributes.get("rotate", np.eye(n_axes)), float)
-    inner = np.eye(n_axes + 1)
-    # napari.utils.transforms: rotate @ shear @ scale, then the layer's affine.
-    inner[:-1, :-1] = rotate @ _shear_matrix(attributes.get("shear"), n_axes) * scale
-    inner[:-1, -1] = attributes.get("translate", np.zeros(n_axes))
-    total = np.asarray(attributes.get("affine", np.eye(n_axes + 1)), float) @ inner
-    mm = [mm_per(str(unit)) for unit in attributes.get("units") or ["mm"] * n_axes]
-    total[:-1] *= np.array(mm)[:, None]
-    affine = np.eye(4)
-    affine[3 - n_axes :, 3 - n_axes :] = total
-    return affine
-
-
-def _shear_matrix(shear: Any, n_axes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return napari's shear, which may be the values above the diagonal only, as a matrix."""
-    if shear is None:
-        return np.eye(n_axes)
-    values = np.asarray(shear, float)
-    if values.ndim == 2:
-        return values
-    matrix = np.eye(n_axes)
-    matrix[np.triu_indices(n_axes, 1)] = values
-    return matrix

@@ -247,14 +247,68 @@ def test_what_a_tool_cannot_do_is_told(sections, session, controller, viewer, fa
     assert copied_slice(session, 1, 0, 0, 1) == tools.CopySlice(1, 0, 1, 0)
 
 
-def test_the_brush_is_as_wide_in_mm_as_asked(sections, session, controller, qtbot):
-    panel, labels = sections.panel("Correct"), controller.view.labels
-    panel.brush_mm.setValue(21.0)
-    assert labels.brush_size == round(21.0 / min(session.volume.spacing)) == 10
-    labels.brush_size = 20  # by the keys or napari's own control
-    controller._note()
+def disc_mm(controller, qtbot):
+    """Paint once in the middle and return how far the disc reaches along (Z, Y, X), in mm."""
+    labels, session = controller.view.labels, controller.session
+    labels.paint(tuple(np.array(session.volume.shape) // 2), controller.label)
     idle(controller, qtbot)
-    assert panel.brush_mm.value() == pytest.approx(20 * min(session.volume.spacing))
+    voxels = np.argwhere(session.mask == controller.label)
+    controller.undo()
+    idle(controller, qtbot)
+    return np.ptp(voxels, axis=0) * session.volume.spacing
+
+
+@pytest.mark.parametrize("width_mm", [9.0, 21.0])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+def test_the_brush_is_a_circle_of_its_width_in_every_plane(
+    sections, session, controller, viewer, qtbot, order, width_mm
+):
+    sections.panel("Correct").brush_width.mm.setValue(width_mm)
+    viewer.dims.order = order
+    spacing = np.array(session.volume.spacing)
+    reach = disc_mm(controller, qtbot)
+    across, *plane = order
+    assert reach[across] == 0
+    # From the first voxel's centre to the last one's: less than the width by up to a voxel, and
+    # napari rounds to whole voxels of the finer spacing.
+    assert (reach[plane] <= width_mm + spacing[plane].min()).all()
+    assert (reach[plane] >= width_mm - spacing[plane].min() - 2 * spacing[plane]).all()
+
+
+def test_the_brush_stays_as_wide_when_another_plane_is_shown(sections, session, controller, viewer):
+    labels = controller.view.labels
+    sections.panel("Correct").brush_width.mm.setValue(19.0)
+    assert labels.brush_size == 9  # of 2.1 mm, in (Y, X)
+    viewer.dims.order = (1, 0, 2)
+    assert labels.brush_size == 7  # of 2.7 mm, in (Z, X)
+    labels.n_edit_dimensions = 3
+    assert labels.brush_size == 9
+    viewer.dims.ndisplay = 3
+    assert labels.brush_size == 9
+
+
+def test_the_brushs_width_is_shown_when_napari_changes_it(sections, session, controller, qtbot):
+    field, labels = sections.panel("Correct").brush_width.mm, controller.view.labels
+    field.setValue(21.0)
+    labels.brush_size = 21  # by the keys or napari's own control
+    assert field.value() == pytest.approx(21 * min(session.volume.spacing))
+    controller.set_label(2)
+    idle(controller, qtbot)
+    assert labels.brush_size == 21
+    assert "paints 44.1 mm" in field.toolTip()
+
+
+def test_a_brush_that_comes_back_is_as_wide_as_before(sections, session, controller, viewer, qtbot):
+    field = sections.panel("Correct").brush_width.mm
+    field.setValue(15.0)
+    before = controller.view.labels.brush_size
+    viewer.layers.remove(controller.view.labels)
+    idle(controller, qtbot)
+    field.setValue(18.0)
+    field.setValue(15.0)
+    controller.show_layers()
+    idle(controller, qtbot)
+    assert controller.view.labels.brush_size == before
 
 
 def test_the_brush_is_limited_to_intensities_and_a_label(sections, session, controller, qtbot):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import zarr
 from napari.components import ViewerModel
+from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
+from tests.widgets import panelling
 from tests.widgets.conftest import settle
 
 from napari_ka2er._writer import volume_of
@@ -72,8 +74,8 @@ def test_nor_is_an_oblique_one_which_is_shown_along_its_own_axes(
     np.testing.assert_array_equal(view.image.data, oblique.data)
     for layer in (view.labels, view.points, view.shapes, view.image):
         matrix = np.asarray(layer.affine)[:3, :3]
-        np.testing.assert_array_equal(matrix, np.diag(np.diag(matrix)))
-        np.testing.assert_allclose(np.abs(np.diag(matrix)), oblique.spacing)
+        np.testing.assert_array_equal(np.abs(matrix), np.eye(3))
+        np.testing.assert_allclose(layer.scale, oblique.spacing)
     view.points.add(AT)
     settle(controller, qtbot)
     [thing] = controller.objects()
@@ -250,3 +252,72 @@ def test_a_plane_a_film_and_colours_are_refused_in_words(viewer):
         layer = viewer.add_image(np.zeros(shape), rgb=rgb)
         with pytest.raises(ValueError, match="3D image"):
             source_of(layer)
+
+
+class Press:
+    """A mouse button pressed in the world, as napari's canvas tells a layer of it."""
+
+    is_dragging, button, modifiers, type = False, 1, (), "mouse_press"
+
+    def __init__(self, viewer, position):
+        self.position = tuple(position)
+        self.pos = np.zeros(2)
+        self.view_direction = None
+        self.dims_point = self.position
+        self.dims_displayed = list(viewer.dims.displayed)
+        self.camera_zoom, self.inverted = 1.0, False
+        self.handled = False
+
+
+def press(viewer, layer, position):
+    """Press and release the mouse on a layer."""
+    event = Press(viewer, position)
+    mouse_press_callbacks(layer, event)
+    event.type = "mouse_release"
+    mouse_release_callbacks(layer, event)
+
+
+PLACES = {
+    "flipped": {"affine": np.diag([3.0, -2.1, 2.7, 1.0])},
+    "moved": {"scale": (3.0, 2.1, 2.7), "translate": (20, 40, -10)},
+    "both": {"scale": (1.5, 1.0, 3.0), "affine": np.diag([-2.0, 2.1, 0.9, 1.0])},
+    "micrometre": {"scale": (3000.0, 2100.0, 2700.0), "units": ("um",) * 3},
+    "tilted": {"affine": np.array([[3, 0.01, 0, 5], [0, 2.1, 0, 0], [0, 0, 2.7, 0], [0, 0, 0, 1]])},
+}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_clicks_and_strokes_land_on_the_voxel_that_is_seen(
+    new_controller, small, tmp_path, qtbot, place, order
+):
+    viewer = ViewerModel()
+    image = viewer.add_image(np.array(small.data), name="scan", **place)
+    before = fingerprint(image)
+    controller = new_controller(viewer)
+    controller._model = lambda *_: None  # there is no student to answer
+    session = panelling.begin(controller, image, tmp_path / "session")
+    panelling.idle(controller, qtbot)
+    viewer.dims.order = order
+    for layer in (controller.view.labels, controller.view.points, controller.view.shapes):
+        for index in [(0, 0, 0), AT, (11.5, -3, 29)]:
+            seen = image.data_to_world(index)
+            np.testing.assert_allclose(layer.data_to_world(index), seen, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(layer.scale, np.array(place.get("scale", 1)) * matrix_of(image))
+    seen = image.data_to_world(AT)
+    viewer.dims.set_point(range(3), seen)
+    controller.set_tool(Tool.POSITIVE)
+    press(viewer, controller.view.points, seen)
+    controller.set_tool(Tool.BRUSH)
+    controller.view.labels.brush_size = 1
+    press(viewer, controller.view.labels, seen)
+    panelling.idle(controller, qtbot)
+    np.testing.assert_array_equal(np.argwhere(session.mask), [AT])
+    [point] = controller.objects()[0].prompts.values()
+    np.testing.assert_allclose(session.volume.geometry.to_index(point.position_mm), AT, atol=1e-9)
+    assert fingerprint(image) == before
+
+
+def matrix_of(image):
+    """Return how long a layer's affine makes each axis."""
+    return np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0)

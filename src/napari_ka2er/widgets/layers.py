@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Image, Labels, Points, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 
-from napari_ka2er._writer import affine_of
+from napari_ka2er._transforms import affine_of, composed, placed
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.volume import Geometry, Volume
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 KEY = "napari_ka2er"
 POSITIVE, NEGATIVE = "#009E73", "#D55E00"
-# What puts a layer in its place: copied from the image, so that ours lie exactly on it.
+# What puts a layer in its place: taken from the image, so that ours lie exactly on it.
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+_NAMES = ("units", "axis_labels")
 # How far, in voxels, napari may draw a corner from where it is before we straighten the volume.
 STRAIGHT_VOXELS = 0.25
 
@@ -45,8 +46,8 @@ class Source:
     header : mapping
         What our reader kept of the file's header.
     place : mapping
-        Where our layers go, as arguments of a layer: the image's transforms, or for an oblique
-        volume its voxel axes.
+        Where our layers go, as arguments of a layer: what the image's transforms make together, or
+        for an oblique volume its voxel axes; see `placed`.
     is_oblique : bool
         Whether the volume's axes are not the world's.  napari slices those along neither, and
         takes clicks and strokes for other voxels than it shows, so that they are shown along
@@ -79,12 +80,14 @@ def source_of(layer: Image) -> Source:
     if layer.ndim != 3 or layer.rgb:
         got = f"{layer.name} in colours" if layer.rgb else f"{layer.name} of {layer.ndim} axes"
         raise UserError("a 3D image without colours", got, "choose another layer")
-    place = {name: getattr(layer, name) for name in _PLACE}
-    attributes = {**place, "affine": np.asarray(layer.affine)}
+    attributes = {name: getattr(layer, name) for name in _PLACE}
+    attributes["affine"] = np.asarray(layer.affine)
     path = layer.source.path
     data = layer.data[0] if layer.multiscale else layer.data
     lattice = Geometry(data.shape, affine_of(attributes, 3))
     is_oblique = not is_straight(lattice)
+    names = {name: attributes[name] for name in _NAMES}
+    place = {**placed(composed(attributes, 3)), **names}
     return Source(
         data=data,
         affine=lattice.affine,
@@ -121,8 +124,8 @@ def straightened(lattice: Geometry) -> dict[str, Any]:
     matrix = lattice.affine[:3, :3]
     main = np.abs(matrix).argmax(axis=0)
     signs = np.sign(matrix[main, range(3)])
-    scale = signs * np.array(lattice.spacing)
-    return {"affine": np.diag([*scale, 1.0]), "units": ("mm",) * 3, "axis_labels": ("z", "y", "x")}
+    affine = np.diag([*signs * np.array(lattice.spacing), 1.0])
+    return {**placed(affine), "units": ("mm",) * 3, "axis_labels": ("z", "y", "x")}
 
 
 def colormap_of(task: Task, hidden: Collection[int] = ()) -> DirectLabelColormap:
@@ -155,10 +158,11 @@ def labels_layer(
 
 def points_layer(volume: Volume, place: dict[str, Any]) -> Points:
     """Return an empty layer for positive and negative points, in the volume's voxels."""
+    wide_mm = max(2.0, float(np.median(volume.geometry.extent_mm)) / 60)
     return Points(
         np.empty((0, 3)),
         name=f"points in {volume.name}",
-        size=max(2.0, min(volume.shape) / 40),
+        size=wide_mm / volume.spacing[-1],  # napari multiplies by the scale of the last axis
         face_color=POSITIVE,
         border_color="white",
         ndim=3,

@@ -20,6 +20,13 @@ def slice_axis(dims: Any, layer: Any) -> int:
     return axes[0]
 
 
+def painted_axes(dims: Any, layer: Any) -> list[int]:
+    """Return the axes (Z, Y, X: 0, 1, 2) along which the brush of a labels layer paints."""
+    first = dims.ndim - layer.ndim
+    axes: list[int] = [int(axis) - first for axis in dims.order if axis >= first]
+    return axes[-int(layer.n_edit_dimensions) :]
+
+
 def slice_index(dims: Any, layer: Any) -> int:
     """Return which slice across that axis is shown; it may lie outside the layer."""
     axis = slice_axis(dims, layer)

@@ -12,17 +12,8 @@ from napari_ka2er.core import tools
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.tools import ToolCall
 from napari_ka2er.widgets.brush_limits import BrushLimits
-from napari_ka2er.widgets.parts import (
-    BUSY,
-    Panel,
-    allow,
-    button,
-    caption,
-    combo,
-    number,
-    row,
-    toggle,
-)
+from napari_ka2er.widgets.brush_width import BrushWidth
+from napari_ka2er.widgets.parts import BUSY, Panel, allow, button, combo, number, row, toggle
 from napari_ka2er.widgets.slice_tools import copied_slice, painted_slices, two_points
 from napari_ka2er.widgets.tools import Tool
 
@@ -52,8 +43,7 @@ class ToolPanel(Panel):
         self._viewer = viewer
         self.brush = toggle("Brush", partial(controller.set_tool, Tool.BRUSH), "brush")
         self.eraser = toggle("Eraser", partial(controller.set_tool, Tool.ERASER), "eraser")
-        self.brush_mm = number("brush_mm", "How wide the brush is.", 5.0, "mm")
-        self.brush_mm.valueChanged.connect(self._resize)
+        self.brush_width = BrushWidth(controller, viewer)
         self.limits = BrushLimits(controller)
         self.distance = number("distance_mm", "How far smooth, grow and shrink reach.", 2.0, "mm")
         self.smallest = number("smallest_ml", "Smaller islands go.", 0.1, "ml", decimals=3)
@@ -87,7 +77,7 @@ class ToolPanel(Panel):
 
     def _lay_out(self) -> None:
         made = self.tools
-        self.add(row(self.brush, self.eraser, caption("width"), self.brush_mm), self.limits)
+        self.add(row(self.brush, self.eraser, self.brush_width), self.limits)
         self.add(row(made["fill-between"], made["fill-painted"]))
         self.add(row(made["copy-before"], made["copy-after"]))
         self.add(row(made["smooth"], made["grow"], made["shrink"], self.distance))
@@ -108,11 +98,10 @@ class ToolPanel(Panel):
         ):
             allow(made, what + keys, obstacle)
             made.setChecked(not obstacle and used == tool)
-        allow(self.brush_mm, "How wide the brush is." + keys, obstacle)
+        self.brush_width.refresh(obstacle)
         self.limits.refresh(obstacle)
         self._refresh_other()
         self._refresh_tools(obstacle)
-        self._show_size()
 
     def _refresh_tools(self, obstacle: str) -> None:
         running = BUSY if self._controller.is_long or self._controller.work == "tool" else ""
@@ -132,28 +121,6 @@ class ToolPanel(Panel):
 
     def _rows(self) -> range:
         return range(self.other.count())
-
-    # ---------------------------------------------------------------- brush
-
-    def _voxel_mm(self) -> float:
-        """Return what napari takes for 1 of a brush's size."""
-        session = self._controller.session
-        return 1.0 if session is None else float(min(session.volume.spacing))
-
-    def _resize(self, size_mm: float) -> None:
-        view = self._controller.view
-        if view is not None and view.labels is not None:
-            view.labels.brush_size = max(1, round(size_mm / self._voxel_mm()))
-
-    def _show_size(self) -> None:
-        view = self._controller.view
-        if view is None or view.labels is None or self.brush_mm.hasFocus():
-            return
-        size_mm = float(view.labels.brush_size) * self._voxel_mm()
-        if abs(size_mm - self.brush_mm.value()) > self._voxel_mm() / 2:
-            self.brush_mm.blockSignals(True)
-            self.brush_mm.setValue(size_mm)
-            self.brush_mm.blockSignals(False)
 
     # ---------------------------------------------------------------- tools
 
