@@ -1,11 +1,17 @@
-"""How long the window's thread did not come back to its event loop."""
+"""How long the window's thread did not come back to its event loop, and what for."""
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Qt, QTimer
+from qtpy.QtCore import Qt, QTimer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 INTERVAL_MS = 5
 
@@ -15,56 +21,117 @@ class Stall:
     """One gap between two turns of the event loop.
 
     `work_ms` is what the thread itself computed in it; the rest of `wall_ms` it waited, for the
-    interpreter that another thread holds, for the disk, or for a busy machine.
+    interpreter that another thread holds, for the disk, or for a busy machine.  `napari_ms` is the
+    part of the work in which napari drew its canvas, built a layer's controls and visuals, or
+    Python's collector walked all objects of the process.
     """
 
     phase: str
     wall_ms: float
     work_ms: float
+    napari_ms: float = 0.0
+
+    @property
+    def own_ms(self) -> float:
+        """What is left for the plugin."""
+        return self.work_ms - self.napari_ms
 
 
-class StallMeter(QObject):
+class NapariTime:
+    """Adds up the thread's seconds in napari's drawing, in its adding of layers, and in `gc`.
+
+    Nested parts count once.  Nothing is counted before `watch`.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+        self._since = 0.0
+
+    def watch(self, viewer: Any) -> None:
+        """Listen to a window's drawing and layers, and to the collector."""
+        draw = viewer.window._qt_viewer.canvas._scene_canvas.events.draw
+        draw.connect(self._enter, position="first")
+        draw.connect(self._leave, position="last")
+        model = getattr(viewer, "__wrapped__", viewer)
+        insert = model.layers.insert
+
+        def timed_insert(index: int, layer: Any) -> None:
+            self._enter()
+            try:
+                insert(index, layer)
+            finally:
+                self._leave()
+
+        model.layers.insert = timed_insert
+        gc.callbacks.append(self._collected)
+
+    def _enter(self, event: object = None) -> None:
+        if not self._depth:
+            self._since = time.thread_time()
+        self._depth += 1
+
+    def _leave(self, event: object = None) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self.seconds += time.thread_time() - self._since
+
+    def _collected(self, phase: str, info: Mapping[str, int]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            (self._enter if phase == "start" else self._leave)()
+
+
+@dataclass
+class StallMeter:
     """Measures with a timer of 5 ms in the window's thread.
 
     Parameters
     ----------
+    viewer : napari.viewer.Viewer
+        Whose window.
     least_ms : float
         Shorter gaps are not kept.
     """
 
-    def __init__(self, least_ms: float = 15.0) -> None:
-        super().__init__()
-        self._least_ms = least_ms
-        self.stalls: list[Stall] = []
-        self.phase = ""
-        self._timer = QTimer(self, interval=INTERVAL_MS, timerType=Qt.TimerType.PreciseTimer)
+    viewer: Any
+    least_ms: float = 15.0
+    stalls: list[Stall] = field(default_factory=list)
+    phase: str = ""
+
+    def __post_init__(self) -> None:
+        self._napari = NapariTime()
+        self._napari.watch(self.viewer)
+        self._timer = QTimer(interval=INTERVAL_MS, timerType=Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._tick)
-        self._wall = self._work = 0.0
+        self._last = self._now()
 
     def begin(self, phase: str) -> None:
         """Start measuring a phase; what came since the last turn is not counted."""
         self.phase = phase
-        self._wall, self._work = time.perf_counter(), time.thread_time()
+        self._last = self._now()
         self._timer.start()
 
     def stop(self) -> None:
         """Stop measuring."""
         self._timer.stop()
 
-    def longest(self, phase: str | None = None) -> Stall:
-        """Return the gap with the most work, of one phase or of all."""
-        found = [s for s in self.stalls if phase in (None, s.phase)]
-        return max(found, key=lambda s: s.work_ms, default=Stall(phase or "", 0.0, 0.0))
-
-    def table(self) -> str:
-        """Return the longest gap of each phase, a line each."""
-        phases = dict.fromkeys(stall.phase for stall in self.stalls)
-        rows = [self.longest(phase) for phase in phases]
-        return "\n".join(f"{s.phase:<12} {s.work_ms:6.0f} ms of {s.wall_ms:6.0f} ms" for s in rows)
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), time.thread_time(), self._napari.seconds
 
     def _tick(self) -> None:
-        wall, work = time.perf_counter(), time.thread_time()
-        gap_ms = 1000 * (wall - self._wall)
-        if gap_ms >= self._least_ms:
-            self.stalls.append(Stall(self.phase, gap_ms, 1000 * (work - self._work)))
-        self._wall, self._work = wall, work
+        now = self._now()
+        wall, work, napari = (1000 * (b - a) for a, b in zip(self._last, now, strict=True))
+        if wall >= self.least_ms:
+            self.stalls.append(Stall(self.phase, wall, work, napari))
+        self._last = now
+
+
+def table(stalls: list[Stall]) -> str:
+    """Return the longest gap of each phase, a line each: whole, and without napari's part."""
+    rows = []
+    for phase in dict.fromkeys(stall.phase for stall in stalls):
+        of_phase = [stall for stall in stalls if stall.phase == phase]
+        whole = max(stall.work_ms for stall in of_phase)
+        own = max(stall.own_ms for stall in of_phase)
+        rows.append(f"{phase:<12} {whole:6.0f} ms, of the plugin {own:6.0f} ms")
+    return "\n".join(rows)

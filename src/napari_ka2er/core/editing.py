@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from napari_ka2er.core.boxes import Region
 from napari_ka2er.core.edits import Labels, box_of
@@ -81,6 +80,9 @@ def split_island(
         depth = ndimage.distance_transform_edt(np.pad(region, 1), sampling=spacing_mm)
         markers = np.zeros(region.shape, np.int8)
         markers[here], markers[there] = 1, 2
+        # Imported here: it brings scipy.spatial, a third of a second at the widget's first opening.
+        from skimage.segmentation import watershed
+
         basins = watershed(-depth[1:-1, 1:-1, 1:-1], markers, connectivity=_FULL, mask=region)
         region = basins == 2
     wanted = part.astype(np.promote_types(part.dtype, np.min_scalar_type(new_value)))

@@ -37,6 +37,7 @@ class SessionView(SessionLayers):
         super().__init__(viewer, desk, place, edits)
         self._keys: dict[Any, Callable[[], object]] = {}
         self.hidden: frozenset[int] = frozenset()
+        self._colors: object = None  # of the labels layer
         self._label = 1  # what the brush paints, also when the layer comes again
         viewer.layers.selection.events.active.connect(self._tell)
         desk.drawn.connect(self._redraw)
@@ -55,6 +56,7 @@ class SessionView(SessionLayers):
         layer = getattr(self, name)
         if name == "labels":
             layer.selected_label = self._label
+            self._colors = self._wanted_colors(frozenset())  # as it was made
             self._color()
             layer.events.paint.connect(self._painted)
             layer.events.selected_label.connect(self._tell)
@@ -154,8 +156,14 @@ class SessionView(SessionLayers):
             self.labels.data = self._desk.shown
 
     def _color(self) -> None:
-        if self.labels is not None:
+        """Give the labels layer its colours, if they are others: napari makes a new shader."""
+        colors = self._wanted_colors(self.hidden)
+        if self.labels is not None and colors != self._colors:
+            self._colors = colors
             self.labels.colormap = layers.colormap_of(self._desk.session.task, self.hidden)
+
+    def _wanted_colors(self, hidden: frozenset[int]) -> object:
+        return {label.value: label.color for label in self._desk.session.task.labels}, hidden
 
     def _painted(self, event: Any) -> None:
         self.painted.emit(list(event.value))
