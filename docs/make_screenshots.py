@@ -73,7 +73,7 @@ def main() -> None:
     run = Run(args)
     run.shoot("1_nothing")
     run.viewer.open_sample("napari-ka2er", args.volume)
-    run.panel("Task and labels").task.setCurrentText(args.task)
+    run.panel("Task and labels").task.choose(args.task)
     run.shoot("2_volume")
     run.panel("Task and labels").start.click()
     run.wait(lambda: run.controller.session is not None)

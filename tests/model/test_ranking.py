@@ -11,6 +11,7 @@ from napari_ka2er.model.ranking import (
     Evidence,
     TaskFit,
     fingerprint,
+    guess,
     judge,
     looks_like_hounsfield,
     prior_fit,
@@ -169,3 +170,12 @@ def test_real_volumes_are_told_apart():
     assert prior_fit(entries["lungs"], lungs[0])[0] > 0.5
     for foreign in (*some("vertebrae", 25), *some("flair_lesions", 9)):
         assert all(prior_fit(entry, foreign)[0] == 0 for entry in entries.values())
+
+
+def test_a_guess_orders_tasks_by_fingerprints_and_leaves_out_what_nobody_noted(brain, lungs):
+    known = {"lungs": lungs.intensity, "brain": brain.intensity, "new": {}}
+    best, other = guess(known, fingerprint(mr(7)))
+    assert (best.task, best.taken) == ("brain", True)
+    assert (other.task, other.taken, other.score) == ("lungs", False, 0.0)
+    assert "Hounsfield" in other.reason
+    assert guess({"new": {}}, fingerprint(mr(7))) == []

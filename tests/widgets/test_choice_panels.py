@@ -144,7 +144,7 @@ def test_start_says_why_it_cannot_be_pressed_and_starts_what_was_chosen(
     student.take_sample()
     student.mode.setCurrentText("full")
     student.device.setCurrentText("cpu")
-    labels.task.setCurrentText("lungs")
+    labels.task.choose("lungs")
     started = []
     monkeypatch.setattr(controller, "start", lambda *given: started.append(given))
     labels.start.click()

@@ -34,6 +34,9 @@ class StudentCard:
         The experts it was amalgamated from, and those of them that its folder lacks.
     dice : mapping, optional
         Mode -> task -> mean Dice over cases and labels of the hold-out, where it was measured.
+    fingerprints : mapping, optional
+        Task -> what its training volumes have in common, empty where nobody noted it; see
+        `napari_ka2er.model.ranking`.
     """
 
     folder: Path
@@ -42,6 +45,7 @@ class StudentCard:
     experts: tuple[str, ...]
     missing: tuple[str, ...]
     dice: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    fingerprints: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def student_in(folder: Path) -> Path:
@@ -68,13 +72,15 @@ def read_student_card(folder: Path) -> StudentCard:
         tasks = tuple(Task.from_json(entry["task"]) for entry in text["config"]["tasks"])
         experts = tuple(str(entry["name"]) for entry in text["config"]["experts"])
         version = str(text["card"].get("version", ""))
+        prints = [dict(entry.get("intensity") or {}) for entry in text["config"]["tasks"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"tasks and experts in {folder / 'student.json'}", f"{error}") from error
     if not tasks:
         raise UserError(f"at least one task in {folder / 'student.json'}", "none")
     places = {name: folder / "experts" / name / "expert.json" for name in experts}
     missing = tuple(name for name, place in places.items() if not place.is_file())
-    return StudentCard(folder, version, tasks, experts, missing, _dice(text["card"]))
+    fingerprints = {task.name: own for task, own in zip(tasks, prints, strict=True)}
+    return StudentCard(folder, version, tasks, experts, missing, _dice(text["card"]), fingerprints)
 
 
 def read_student_json(folder: Path) -> dict[str, Any]:

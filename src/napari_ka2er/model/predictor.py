@@ -239,7 +239,8 @@ class Predictor:
         for name, prior in priors.items():
             evidence = None
             if prior[0] > 0:
-                found = self.segment(name, progress=progress, cancelled=cancelled)
+                told = _telling(progress, f"trying {name}")
+                found = self.segment(name, progress=told, cancelled=cancelled)
                 evidence = found.evidence()
             fits.append(judge(name, prior, evidence))
         return sorted(fits, key=lambda fit: -fit.score)
@@ -247,3 +248,8 @@ class Predictor:
     def entry(self, task: str) -> TaskEntry:
         """Return what the student knows of a task."""
         return self.loaded.config.entry(task)
+
+
+def _telling(progress: Progress | None, what: str) -> Progress | None:
+    """Return a progress that says what is being done in other words."""
+    return None if progress is None else lambda share, _: progress(share, what)

@@ -11,7 +11,7 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.resampling import grid_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -146,7 +146,30 @@ def prior_fit(entry: TaskEntry, volume: dict[str, Any]) -> tuple[float, str]:
 
     A task without a fingerprint of its own fits anything.
     """
-    known = entry.intensity
+    return likeness(entry.intensity, volume)
+
+
+def guess(known: Mapping[str, dict[str, Any]], volume: dict[str, Any]) -> list[TaskFit]:
+    """Return how well tasks fit a volume by their fingerprints alone, best first; takes no student.
+
+    Tasks without a fingerprint are left out: nothing can be said of them before they are tried.
+
+    Parameters
+    ----------
+    known : mapping
+        Task -> what `task_fingerprint` returned, or an empty dict.
+    volume : dict
+        What `fingerprint` returned.
+    """
+    found = {name: likeness(own, volume) for name, own in known.items() if own}
+    fits = [
+        TaskFit(name, score, reason, score >= TAKEN_FROM) for name, (score, reason) in found.items()
+    ]
+    return sorted(fits, key=lambda fit: -fit.score)
+
+
+def likeness(known: dict[str, Any], volume: dict[str, Any]) -> tuple[float, str]:
+    """Return how like a volume is to a task, by fingerprints, and why; see `prior_fit`."""
     if not known:
         return 1.0, "nothing is known about its training volumes"
     intensity, about_intensity = _intensity_fit(known, volume)

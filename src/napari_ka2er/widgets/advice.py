@@ -51,12 +51,13 @@ _UNDER_WAY = {
     "starting": "Loading; this takes some seconds.",
     "segmenting": "Segmenting. You may look around; prompts are answered afterwards.",
     "map": "Making the map. You may look around.",
+    "ranking": "Trying the tasks. You may look around; Stop ends it.",
 }
 
 
 def _before_start(controller: Any, labels: Any) -> Advice:
-    if controller.work == "starting":
-        return Advice(Stage.START, _UNDER_WAY["starting"])
+    if controller.work in ("starting", "ranking"):
+        return Advice(Stage.START, _UNDER_WAY[controller.work])
     obstacle = labels.obstacle()
     if "open a volume" in obstacle:
         return Advice(Stage.VOLUME, "Open a volume: press Open… or Sample.")

@@ -14,7 +14,6 @@ from qtpy.QtCore import QObject
 from napari_ka2er.core.student_card import read_student_card, student_in
 from napari_ka2er.widgets import files, jobs, restore
 from napari_ka2er.widgets.desk import SessionDesk
-from napari_ka2er.widgets.file_work import FileWork
 from napari_ka2er.widgets.layers import source_of
 from napari_ka2er.widgets.maps import Maps
 from napari_ka2er.widgets.prompt_layer import PromptEdits
@@ -22,9 +21,10 @@ from napari_ka2er.widgets.prompt_queue import PromptQueue
 from napari_ka2er.widgets.services import Services
 from napari_ka2er.widgets.session_layers import Place
 from napari_ka2er.widgets.session_view import SessionView, Tool
+from napari_ka2er.widgets.task_ranking import TaskRanking
 
 
-class AnnotateController(FileWork):
+class AnnotateController(TaskRanking):
     """One viewer's work: a volume, a student, a session and the layers that show it.
 
     Parameters

@@ -10,6 +10,7 @@ from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_ka2er.core.sessions import SessionSummary
 from napari_ka2er.core.task import Label
+from napari_ka2er.model.ranking import TaskFit
 from napari_ka2er.widgets.label_sizes import counting
 from napari_ka2er.widgets.label_table import LabelTable
 from napari_ka2er.widgets.parts import (
@@ -26,6 +27,7 @@ from napari_ka2er.widgets.parts import (
 from napari_ka2er.widgets.runner import LatestRunner
 from napari_ka2er.widgets.services import Choice
 from napari_ka2er.widgets.student_panel import StudentPanel
+from napari_ka2er.widgets.task_choice import TaskFits, TaskList
 from napari_ka2er.widgets.volume_panel import VolumePanel
 
 _COUNT_MS = 700  # after the last change: counting voxels is for when nothing else happens
@@ -52,9 +54,10 @@ class LabelPanel(Panel):
     def __init__(self, controller: Any, volume: VolumePanel, student: StudentPanel) -> None:
         super().__init__(controller)
         self._volume, self._student = volume, student
+        self._layer = volume.layer
         self._earlier: list[SessionSummary] = []
         self._counted: object = None  # the session that the sizes in the table are of
-        self.task = combo("task", "What to segment; the student's tasks.")
+        self.task, self.fits = TaskList(), TaskFits(controller)
         self.start = small(button("Start", self._start, "start"))
         self.earlier = combo("earlier", "Sessions on this volume that were not finished.")
         self.restore = small(button("Continue", self._restore, "restore"))
@@ -69,14 +72,14 @@ class LabelPanel(Panel):
         self._list_tasks()
 
     def _lay_out(self) -> None:
-        self.add(row(caption("Task"), self.task, self.start, self.finish))
+        self.add(row(caption("Task"), self.task, self.start, self.finish), self.fits)
         self.add(row(self.earlier, self.restore), self.table, row(self.new_name, self.add_label))
 
     def _connect(self) -> None:
         controller = self._controller
-        self._volume.chosen.connect(self.chosen)
+        self._volume.chosen.connect(self._choose_volume)
         self._student.chosen.connect(self._list_tasks)
-        self.task.currentIndexChanged.connect(lambda index: self.chosen.emit())
+        self.task.chosen.connect(self.chosen)
         self.new_name.returnPressed.connect(self._add_label)
         self.table.chosen.connect(controller.set_label)
         self.table.edited.connect(controller.define_label)
@@ -93,10 +96,10 @@ class LabelPanel(Panel):
     def choice(self) -> Choice | None:
         """The chosen student, task, mode and device, or None if there is no student."""
         student = self._student
-        if student.card is None or not self.task.currentText():
+        if student.card is None or not self.task.name:
             return None
         mode, device = student.mode.currentText(), student.device.currentText()
-        return Choice(student.card.folder, self.task.currentText(), mode, device)
+        return Choice(student.card.folder, self.task.name, mode, device)
 
     def obstacle(self) -> str:
         """Return why no session can begin, or nothing."""
@@ -111,7 +114,7 @@ class LabelPanel(Panel):
         """Return the task and the label that is worked on."""
         session = self._controller.session
         if session is None:
-            return str(self.task.currentText())
+            return self.task.name
         labels = {label.value: label.name for label in session.task.labels}
         return f"{session.task.name}, {labels.get(self._controller.label, '')}"
 
@@ -125,11 +128,21 @@ class LabelPanel(Panel):
         allow(self.finish, "End the session; every step of it is kept.", self.no_session())
         allow(self.add_label, "Add a label of this name to the session.", self.no_session())
         self.finish.setVisible(not is_idle)
+        self._refresh_fits(is_idle, obstacle)
         self._refresh_earlier(is_idle, obstacle)
         for part in (self.table, self.new_name, self.add_label):
             part.setVisible(not is_idle)
         if session is not None:
             self._refresh_labels(session)
+
+    def _refresh_fits(self, is_idle: bool, obstacle: str) -> None:
+        layer, card = self._volume.layer, self._student.card
+        fits: tuple[TaskFit, ...] = ()
+        if layer is not None and card is not None and not self._volume.obstacle():
+            fits = tuple(self._controller.task_fits(layer, card))
+        self.task.mark(fits)
+        self.fits.setVisible(is_idle)
+        self.fits.refresh(self.task.name, fits, self._rank, obstacle)
 
     def _refresh_earlier(self, is_idle: bool, obstacle: str) -> None:
         if is_idle:
@@ -171,12 +184,20 @@ class LabelPanel(Panel):
         if layer is not None and choice is not None and 0 <= index < len(self._earlier):
             self._controller.restore(layer, self._earlier[index].folder, choice)
 
+    def _rank(self) -> None:
+        layer, choice = self._volume.layer, self.choice
+        if layer is not None and choice is not None:
+            self._controller.rank_tasks(layer, choice)
+
+    def _choose_volume(self) -> None:
+        if self._volume.layer is not self._layer:
+            self._layer = self._volume.layer
+            self.task.forget()
+        self.chosen.emit()
+
     def _list_tasks(self) -> None:
-        before = self.task.currentText()
-        self.task.clear()
-        if self._student.card is not None:
-            self.task.addItems([task.name for task in self._student.card.tasks])
-            self.task.setCurrentIndex(max(self.task.findText(before), 0))
+        card = self._student.card
+        self.task.offer(() if card is None else [task.name for task in card.tasks])
         self.chosen.emit()
 
     def _list_earlier(self) -> None:

@@ -14,6 +14,7 @@ WORKS = {
     "answering": "Answering",
     "tool": "Correcting",
     "map": "Making the map",
+    "ranking": "Trying the tasks",
     "filling": "Preparing",
 }
 
