@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -189,6 +190,24 @@ def test_a_stroke_with_a_value_that_is_no_label_is_refused(started, qtbot, failu
     assert len(failures) == 1
     assert not started.view.labels.data.any()
     assert not started.session.mask.any()
+
+
+def test_a_refused_stroke_goes_back_however_busy_the_window_is(started, qtbot, failures):
+    """Outside of a drag napari tells of a stroke before it writes it."""
+    labels = started.view.labels
+    labels.events.paint.connect(lambda event: time.sleep(0.3), position="last")
+    labels.paint((5, 10, 10), 77)
+    settle(started, qtbot)
+    assert len(failures) == 1
+    assert not labels.data.any()
+
+
+def test_a_stroke_is_taken_before_what_is_done_after_it(started, qtbot):
+    started.view.labels.paint(tuple(AT), 1)
+    started.undo()
+    settle(started, qtbot)
+    assert not started.session.mask.any()
+    assert started.session.state.history.n_undone == 1
 
 
 def test_a_stroke_keeps_within_intensities_and_off_other_labels(started, qtbot, small):

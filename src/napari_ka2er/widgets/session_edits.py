@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, QTimer
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.objects import touches
 from napari_ka2er.core.prompts import Point, Prompt, positions_of
 from napari_ka2er.core.session import Session
-from napari_ka2er.widgets.desk import ObjectSummary
+from napari_ka2er.widgets.desk import ObjectSummary, SessionDesk
 from napari_ka2er.widgets.label_edits import LabelEdits
 from napari_ka2er.widgets.prompt_queue import PromptQueue
 from napari_ka2er.widgets.strokes import Limits, painted
 
 if TYPE_CHECKING:
     from napari_ka2er.core.tools import ToolCall
+
+T = TypeVar("T")
 
 
 class SessionEdits(LabelEdits):
@@ -27,6 +30,9 @@ class SessionEdits(LabelEdits):
         super().__init__(viewer, parent)
         self._limits = Limits()
         self._n_tools = 0  # tools that run or wait
+        self._strokes: list[tuple[list[Any], Limits, SessionDesk]] = []
+        self._stroke_timer = QTimer(self, singleShot=True, interval=0)
+        self._stroke_timer.timeout.connect(self._take_strokes)
 
     # ------------------------------------------------- prompts and objects
 
@@ -139,18 +145,35 @@ class SessionEdits(LabelEdits):
         self._note()
 
     def _paint(self, atoms: list[Any]) -> None:
-        """Take a stroke of the brush into the session, within the limits."""
-        limits, desk = self._limits, self._desk
+        """Take a stroke of the brush into the session, a moment later and before anything else.
 
-        def act(session: Session) -> None:
-            stroke = painted(atoms, session.mask)
-            if stroke is None or desk is None:
-                return
-            box, wanted = stroke
-            try:
-                allowed = limits.apply(box, wanted, session.mask[box], session.volume)
-                session.write(box, allowed, "brush")
-            finally:
-                desk.redraw(box)  # what was refused, or locked, goes back
+        Outside of a drag, napari tells of a stroke before it writes it into the layer: what is
+        refused would be put back too early, and come again.
+        """
+        if self._desk is not None:
+            self._strokes.append((atoms, self._limits, self._desk))
+            self._stroke_timer.start()
+            self._note()
 
-        self._act(act)
+    def _act(self, act: Callable[[Session], T], then: Callable[[T], object] | None = None) -> None:
+        self._take_strokes()  # in the order in which they were made
+        super()._act(act, then)
+
+    def _take_strokes(self) -> None:
+        strokes, self._strokes = self._strokes, []
+        for atoms, limits, desk in strokes:
+            if desk is self._desk:
+                super()._act(partial(_write_stroke, atoms, limits, desk))
+
+
+def _write_stroke(atoms: list[Any], limits: Limits, desk: SessionDesk, session: Session) -> None:
+    """Write what a stroke may change; for the session's thread."""
+    stroke = painted(atoms, session.mask)
+    if stroke is None:
+        return
+    box, wanted = stroke
+    try:
+        allowed = limits.apply(box, wanted, session.mask[box], session.volume)
+        session.write(box, allowed, "brush")
+    finally:
+        desk.redraw(box)  # what was refused, or locked, goes back
