@@ -11,7 +11,7 @@ from ka2er_training.bench.cells import Store, in_order
 from ka2er_training.bench.loop_annotation import course_of, spread
 from ka2er_training.bench.loop_cases import for_round, loop_cases
 from ka2er_training.bench.loop_controls import copied_package, damaged, damaged_package, fitted
-from ka2er_training.bench.loop_entries import NO_CHANGE, ONLY, OURS, PARTIAL, SCRATCH
+from ka2er_training.bench.loop_entries import DISPUTED, NO_CHANGE, ONLY, OURS, PARTIAL, SCRATCH
 from ka2er_training.bench.loop_measuring import clicks_needed
 from ka2er_training.bench.loop_order import disagreement, most_disputed
 from ka2er_training.bench.loop_plan import LoopPlan
@@ -97,8 +97,12 @@ def test_the_most_wanted_cells_come_first_and_need_each_other_as_they_should():
     controls = [i for i, e in enumerate(entries) if e.table == "control"]
     assert len(controls) == 20
     assert {entries[i].arm for i in controls[:3]} == {"shuffled", "shifted", "emptied"}
-    assert tables.index(("measure", SCRATCH, 3)) < controls[0]
-    assert controls[2] < tables.index(("state", ONLY, 1)) < controls[3]
+    wanted = [
+        tables.index(("measure", OURS, 3)), controls[0], controls[2],
+        tables.index(("state", PARTIAL, 1)), tables.index(("state", DISPUTED, 1)),
+        tables.index(("state", ONLY, 1)), tables.index(("state", SCRATCH, 3)), controls[3],
+    ]  # fmt: skip
+    assert wanted == sorted(wanted)
     annotations = [e.cell for e in entries if e.table == "annotation" and e.arm == OURS]
     states = [e.cell for e in entries if e.table == "state" and e.arm == OURS]
     # Every round corrects the masks of the student that the round before has left.

@@ -18,7 +18,7 @@ from tests.training.packages import THREE_SLICES, correction, package
 from ka2er_training.cli import main
 from ka2er_training.holdout import check_training_data
 from ka2er_training.ingest import ingest, withdraw
-from ka2er_training.ingest_plan import held_patients, plan_ingest
+from ka2er_training.ingest_plan import held_patients, n_held, plan_ingest
 from ka2er_training.ledger import ignore_value, settle_all
 from ka2er_training.package_check import check_for_workspace
 from ka2er_training.workspace import Workspace, read_json
@@ -65,7 +65,7 @@ def test_new_cases_join_the_training_and_a_share_is_kept_for_the_gate(work, tmp_
         tmp_path / "p", *(correction(work, seed, f"pat{seed}") for seed in range(10, 15))
     )
     assert check_for_workspace(work, path) == []
-    assert take(work, path) == {"cases": {"balls": {"training": 4, "held": 1}}}
+    assert take(work, path)["cases"] == {"balls": {"training": 4, "held": 1}}
     check_training_data(work, "balls")
     new = [c for c in work.training_cases("balls") if c.id not in before]
     assert len(new) == 4
@@ -225,9 +225,41 @@ def test_an_older_workspace_gets_new_digests(work):
     assert read_json(path) == new
 
 
-def test_of_few_patients_none_is_held_and_of_four_one_is():
-    counts = [len(held_patients([f"p{i}" for i in range(n)], 0.25, "s")) for n in (1, 2, 3, 4, 9)]
-    assert counts == [0, 0, 0, 1, 2]
+def test_as_many_patients_are_held_as_the_gate_needs_where_there_are_enough():
+    counts = [n_held(n, 0, 0.25) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 20)]
+    assert counts == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 5]
+    assert [n_held(8, known, 0.25) for known in (1, 2, 3, 9)] == [2, 2, 2, 2]
+    assert [n_held(8, 0, share) for share in (0.0, 0.1, 0.5)] == [0, 3, 4]
+
+
+def test_who_is_held_depends_on_names_alone_and_more_are_the_same_and_others():
+    patients = [f"p{i}" for i in range(9)]
+    three = held_patients(patients, 3, "s")
+    assert three == held_patients(reversed(patients), 3, "s")
+    assert three < held_patients(patients, 5, "s")
+    assert three != held_patients(patients, 3, "another")
+
+
+def test_of_eight_new_patients_three_are_held_for_ever(work, tmp_path):
+    first = package(tmp_path / "p", *(correction(work, 20 + i, f"n{i}") for i in range(8)))
+    assert take(work, first)["notes"] == []
+    sides = {c["patient"]: c["split"] for c in work.manifest("balls") if "package" in c}
+    assert sorted(sides.values()) == ["held"] * 3 + ["training"] * 5
+    again = package(tmp_path / "q", *(correction(work, 40 + i, f"n{i}") for i in range(8)))
+    take(work, again, number=2)
+    both = {(c["patient"], c["split"]) for c in work.manifest("balls") if "package" in c}
+    assert both == set(sides.items())  # whoever is held stays held
+    assert len(work.held_cases("balls")) == 6
+    last = package(tmp_path / "r", *(correction(work, 60 + i, f"m{i}") for i in range(4)))
+    assert take(work, last, number=3)["notes"] == []
+    new = [c["split"] for c in work.manifest("balls") if c["patient"].startswith("m")]
+    assert new.count("held") == 1  # the share; the gate has enough
+
+
+def test_it_is_said_if_the_gate_has_too_few_corrections(work, tmp_path):
+    path = package(tmp_path / "p", correction(work, 10), correction(work, 11))
+    (note,) = take(work, path)["notes"]
+    assert note.startswith("balls: 0 corrected cases kept from training, the gate wants 3")
 
 
 KILLED = """

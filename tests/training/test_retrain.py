@@ -10,11 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.training.packages import THREE_SLICES, correction, package
 from tests.training.rounds import FLAGS, LENGTHS, make_workspace
+from tests.training.test_gate import rows
 
+from ka2er_training import retrain_stages
 from ka2er_training.cli import main
+from ka2er_training.gate import Gain, judge
 from ka2er_training.holdout import check_training_data
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
@@ -29,6 +33,8 @@ from ka2er_training.round_state import (
     rounds,
     unfinished,
 )
+from ka2er_training.settings import GateSettings
+from ka2er_training.trying import Decision, Scored
 from ka2er_training.workspace import Workspace, read_json
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.package import read_package
@@ -160,6 +166,69 @@ def test_a_state_survives_the_trip_to_disk(work):
     assert unfinished(workspace) == state
     state.run(workspace, "ingest", lambda: pytest.fail("done already"))
     assert state.result("ingest") == {"cases": {"balls": {"held": 2}}}
+
+
+def lost_expert(change, n=12):
+    """A decision about an expert whose hold-out changed by so much, by 0.01 more or less."""
+    before = rows(balls=[0.8] * n)
+    after = rows(balls=list(0.8 + change + np.linspace(-0.01, 0.01, n)))
+    gain = Gain.of(rows(balls=[0.5] * 3), rows(balls=[0.6] * 3))
+    verdict = judge(before, after, ["balls"], GateSettings(), {"balls": gain})
+    scored = Scored(before, {})
+    return Decision(verdict.promoted, Path("x"), verdict.reason, (verdict,), scored, scored)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Experts that are retrained at once; a student that is never trained."""
+    told = {"epochs": 1, "cases": 4, "corrected": 2, "seconds": 0.1, "last_epoch": None}
+    monkeypatch.setattr(retrain_stages, "retrain_expert", lambda *_, **__: dict(told))
+
+    def decide_by(change):
+        monkeypatch.setattr(retrain_stages, "try_expert", lambda *_, **__: lost_expert(change))
+
+    class StudentBegan(Exception):
+        pass
+
+    def began(*_, **__):
+        raise StudentBegan
+
+    monkeypatch.setattr(retrain_stages, "make_student", began)
+    return decide_by, StudentBegan
+
+
+def test_a_round_whose_expert_has_lost_ends_before_its_student(work, stand_ins, capsys):
+    workspace, path = work
+    stand_ins[0](-0.12)
+    arguments = ["retrain", str(workspace.folder), str(path), "--json", *FLAGS]
+    assert main(arguments) == 3
+    result = json.loads(capsys.readouterr().out)
+    assert (result["status"], result["version"], result["current"]) == ("refused", None, "v0001")
+    assert result["reason"].startswith("expert balls lost: -0.120 [-0.12")
+    assert result["reason"].endswith("are the labels of these packages right?")
+    assert len(result["withdrawn"]) == 2
+    assert set(result["stages"]) == set(STAGES) - {"student", "gate"}
+    assert versions(workspace) == ["v0001"]
+    assert unfinished(workspace) is None
+    assert "are the labels of these packages right?" in Path(result["report"]).read_text()
+    (kept,) = refused_packages(workspace)
+    assert dry_run(workspace.folder, [kept], LENGTHS)["cases"] == {"balls": {"training": 2}}
+
+
+def test_if_it_is_asked_to_it_goes_on_all_the_same(work, stand_ins):
+    workspace, path = work
+    stand_ins[0](-0.12)
+    with pytest.raises(stand_ins[1]):
+        retrain(workspace.folder, [path], dataclasses.replace(LENGTHS, keep_going=True))
+    assert unfinished(workspace).result("expert_gate")["new"] == {}
+
+
+@pytest.mark.parametrize("change", [0.0, -0.004, 0.05])
+def test_an_expert_that_only_does_not_gain_stops_nothing(work, stand_ins, change):
+    workspace, path = work
+    stand_ins[0](change)
+    with pytest.raises(stand_ins[1]):
+        retrain(workspace.folder, [path], LENGTHS)
 
 
 def test_every_stage_has_its_share_of_the_progress():

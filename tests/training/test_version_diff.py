@@ -11,15 +11,23 @@ from ka2er_training.changes import case_changes, label_changes, most_changed, wo
 from ka2er_training.cli import main
 from ka2er_training.comparison import largest_change, write_comparison
 from ka2er_training.dataset import TaskOptions, add_task
+from ka2er_training.evaluate_workspace import holdout_of
 from ka2er_training.expert_map import mean_weights
+from ka2er_training.holdout_features import features_folder
 from ka2er_training.registry import add_version, make_current, student_folder
+from ka2er_training.round_evidence import evidence
+from ka2er_training.scoring import forget_masks, mask_of, results_of, rows_of, student_system
+from ka2er_training.segmenters import StudentSegmenter
 from ka2er_training.settings import GateSettings
 from ka2er_training.sources import read_source
 from ka2er_training.trying import try_student
 from ka2er_training.workspace import Workspace
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import read_volume
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.model.checkpoint import load_student, save_student
+from napari_ka2er.model.expert_view import ExpertView
+from napari_ka2er.model.predictor import Predictor
 
 GATE = GateSettings()
 
@@ -113,7 +121,7 @@ def test_a_diff_has_numbers_and_pictures_and_the_second_time_evaluates_nothing(
     assert shown.splitlines()[0].split() == ["task", "label", "cases", "before", "after", "change"]
     picture = two.folder / "reports" / "diff-v0001-v0002-sparse"
     assert len(list(picture.glob("one-*.png"))) == 1
-    monkeypatch.setattr("ka2er_training.scoring.evaluate", None)
+    monkeypatch.setattr("ka2er_training.scoring._look", None)
     assert main([*command, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [line["label"] for line in result["labels"]][-1] == "all"
@@ -142,12 +150,70 @@ def test_a_student_that_forgot_a_task_is_an_error(two, tmp_path):
         try_student(two, other, {"one"}, tmp_path / "work")
 
 
-def test_mean_weights_of_experts_and_null_sum_to_one(two):
-    loaded = load_student(student_folder(two, "v0001"))
-    found = mean_weights(two, loaded, n_cases=1, mode="full")
+def test_mean_weights_of_experts_and_null_sum_to_one(two, tmp_path):
+    system = student_system(student_folder(two, "v0001"), "full")
+    found = mean_weights(system, results_of(two, system, "one"))
     assert list(found) == ["one"]
     assert list(found["one"]) == ["one", "two", "null"]
     assert sum(found["one"].values()) == pytest.approx(1, abs=1e-2)
+    (case,) = holdout_of(two, "one")[:1]
+    predictor = Predictor(load_student(student_folder(two, "v0001")), "full", tmp_path)
+    predictor.set_volume(read_volume(case.image))
+    result = predictor.segment("one")
+    inside = result.labels > 0 if result.labels.any() else np.ones(result.labels.shape, bool)
+    by_voxel = [weight[inside].mean() for weight in result.expert_map()]
+    # Voxels at the border of this small image see the padding's tokens too.
+    assert list(found["one"].values()) == pytest.approx(by_voxel, abs=0.2)
+    assert np.argsort(list(found["one"].values())).tolist() == np.argsort(by_voxel).tolist()
+
+
+def test_a_report_after_the_gate_predicts_nothing(two, tmp_path, monkeypatch):
+    """Neither numbers nor pictures nor the expert map; a second gate evaluates nothing either."""
+    folders = [student_folder(two, version) for version in ("v0001", "v0002")]
+    shutil.rmtree(two.folder / "reports" / "evaluations", ignore_errors=True)
+    looked = []
+    look = StudentSegmenter.look
+
+    def counted(self, volume, task):
+        looked.append((self.name, task.name))
+        return look(self, volume, task)
+
+    monkeypatch.setattr(StudentSegmenter, "look", counted)
+    decision = try_student(two, folders[1], {"one"}, tmp_path / "gate", current=folders[0])
+    n_cases = len(two.holdout_cases("one"))
+    assert looked.count(("v0001-sparse", "one")) == n_cases
+    assert looked.count(("v0002-sparse", "one")) == n_cases
+    n = len(looked)
+    found = evidence(two, *folders, tmp_path / "pictures")
+    assert found["pictures"]
+    assert found["scores"]
+    assert set(found["weights_after"]["one"]) == {"one", "two", "null"}
+    again = try_student(two, folders[1], {"one"}, tmp_path / "gate", current=folders[0])
+    assert len(looked) == n
+    assert again.reason == decision.reason
+    forget_masks(two, [])
+    evidence(two, *folders, tmp_path / "pictures")
+    assert len(looked) == n + 2 * len(found["pictures"])  # pictures alone need masks
+
+
+def test_experts_look_once_at_a_volume_for_students_that_share_them(two, tmp_path, monkeypatch):
+    shutil.rmtree(two.folder / "reports" / "evaluations", ignore_errors=True)
+    shutil.rmtree(features_folder(two), ignore_errors=True)
+    windows = []
+    run = ExpertView._run
+    monkeypatch.setattr(ExpertView, "_run", lambda self, at: (windows.append(at), run(self, at)))
+    counts = []
+    for version in ("v0001", "v0002"):
+        system = student_system(student_folder(two, version), "full", workspace=two)
+        rows_of(two, system, "one")
+        counts.append(len(windows))
+    assert counts[0] > 0
+    assert counts[1] == counts[0]
+    apart = student_system(student_folder(two, "v0002"), "full")
+    case = holdout_of(two, "one")[0]
+    alone = apart.segmenter.segment(read_volume(case.image), case.task)
+    assert len(windows) > counts[1]
+    assert np.array_equal(alone, mask_of(two, system, case))
 
 
 def test_history_promote_and_rollback_from_the_command_line(two, capsys):

@@ -139,17 +139,46 @@ def evaluate_case(
 ) -> list[Row]:
     """Return the rows of one case; see `evaluate`."""
     volume = read_volume(case.image)
-    gt, geometry = read_labels(case.labels)
     shown = volume if change is None else change(volume, case.name)
     wall, cpu = time.perf_counter(), time.process_time()
     pred = segmenter.segment(shown, case.task)
-    seconds, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    pred = on_lattice(pred, shown.geometry, geometry)
+    spent = time.perf_counter() - wall, time.process_time() - cpu
+    return compared(segmenter.name, case, pred, shown.geometry, spent)
+
+
+def compared(
+    name: str,
+    case: LabelledCase,
+    pred: NDArray[Any],
+    geometry: Geometry,
+    spent: tuple[float, float],
+    *,
+    surfaces: bool = True,
+) -> list[Row]:
+    """Return the rows of a case from a label map that was predicted.
+
+    Parameters
+    ----------
+    name : str
+        Of the system.
+    case : LabelledCase
+        With the truth, on whose lattice the two are compared.
+    pred : ndarray, shape (Z, Y, X)
+        The label map.
+    geometry : Geometry
+        Its lattice.
+    spent : tuple of float
+        Wall and CPU seconds that it took.
+    surfaces : bool
+        Whether NSD and HD95 are measured too.
+    """
+    gt, lattice = read_labels(case.labels)
+    pred = on_lattice(pred, geometry, lattice)
     if case.ignore is not None:
         pred = np.where(gt == case.ignore, 0, pred)
     return [
-        Row(segmenter.name, case.task.name, label, case.name, scores, seconds, cpu_s)
-        for label, scores in score_case(gt, pred, geometry, case.task).items()
+        Row(name, case.task.name, label, case.name, scores, *spent)
+        for label, scores in score_case(gt, pred, lattice, case.task, surfaces=surfaces).items()
     ]
 
 

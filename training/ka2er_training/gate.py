@@ -158,6 +158,13 @@ def _gain_that_counts(gain: Gain, change: Bounds) -> tuple[float, str]:
     return change.mean, f"the hold-out (only {few} from training, {MIN_HELD} are needed)"
 
 
+def _gained(verdict: TaskVerdict) -> str:
+    told = f"{verdict.task} gains {verdict.gain:+.4f} Dice"
+    if verdict.held >= MIN_HELD:
+        return told
+    return f"{told} on its hold-out ({verdict.held} corrections held, {MIN_HELD} are needed)"
+
+
 def _power(
     change: Bounds, allowed: float, settings: GateSettings, differences: Sequence[float]
 ) -> str:
@@ -180,6 +187,6 @@ def _power(
 
 
 def _praise(verdicts: Sequence[TaskVerdict], settings: GateSettings) -> str:
-    gains = [f"{v.task} gains {v.gain:+.4f} Dice" for v in verdicts if v.gain is not None]
+    gains = [_gained(v) for v in verdicts if v.gain is not None]
     safe = f"no task's lower bound falls under -{settings.margin:g}"
     return "; ".join([*gains, safe])

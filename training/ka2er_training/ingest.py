@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.ingest_plan import held_notes
 from ka2er_training.integrity import label_digest
 from ka2er_training.ledger import (
     DATA_LOCK,
@@ -50,7 +51,7 @@ def ingest(
     Returns
     -------
     dict
-        Plain data: cases by task and split.
+        Plain data: ``cases`` by task and split, ``notes`` for people.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def ingest(
     for item in plan:
         of_task = counts.setdefault(item["task"], {})
         of_task[item["split"]] = of_task.get(item["split"], 0) + 1
-    return {"cases": counts}
+    return {"cases": counts, "notes": held_notes(workspace, plan)}
 
 
 def withdraw(workspace: Workspace, number: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.gate import MIN_HELD
 from ka2er_training.package_check import patient_of_case, place_of
 from napari_ka2er.core.errors import UserError
 
@@ -24,7 +25,8 @@ def plan_ingest(
     """Decide where every case of checked packages goes; nothing is written.
 
     Known images and patients stay on their side.  Of the new patients of each task a share,
-    ``[retrain] held_share``, is kept from training for the gate, chosen by the hash of their name.
+    ``[retrain] held_share``, is kept from training for the gate, chosen by the hash of their name;
+    more of them if the gate would else have too few, see `n_held`.
 
     Parameters
     ----------
@@ -75,17 +77,61 @@ def _sides(workspace: Workspace, found: Sequence[Found]) -> dict[tuple[str, str]
     for task in {package.task.name for package, _, _ in found}:
         own = [(case, place) for package, case, place in found if package.task.name == task]
         new = {patient_of_case(case) for case, place in own if not place.side}
-        held = held_patients(new, settings.retrain.held_share, settings.holdout.salt)
+        known = _held(workspace, task) | {patient_of_case(c) for c, p in own if p.side == "held"}
+        number = n_held(len(new), len(known), settings.retrain.held_share)
+        held = held_patients(new, number, settings.holdout.salt)
         sides |= {(task, patient): "held" if patient in held else "training" for patient in new}
     return sides
 
 
-def held_patients(patients: Iterable[str], share: float, salt: str) -> frozenset[str]:
-    """Return the new patients whose corrections are kept for the gate: those of lowest hashes.
+def _held(workspace: Workspace, task: str) -> set[str]:
+    """Return the patients of a task who are kept from training for the gate."""
+    return {str(case["patient"]) for case in workspace.manifest(task) if case["split"] == "held"}
 
-    At least one of four or more; of fewer the share rounded down, so that one or two corrected
-    cases are all trained on.
+
+def n_held(n_new: int, n_known: int, share: float) -> int:
+    """Return how many new patients of a task are kept from training.
+
+    The share of them, and as many as the gate lacks (`MIN_HELD`), but then at most three of
+    eight, so that most corrections are learned from: three of eight or more, two of six or seven,
+    one of four or five, none of fewer.
+
+    Parameters
+    ----------
+    n_new : int
+        Patients who are new to the task.
+    n_known : int
+        Patients who are held already.
+    share : float
+        ``[retrain] held_share``; 0 holds nobody.
     """
+    if n_new < 4 or not share:
+        return int(share * n_new)
+    lacking = max(0, MIN_HELD - n_known)
+    return max(int(share * n_new), min(lacking, 3 * n_new // 8))
+
+
+def held_patients(patients: Iterable[str], number: int, salt: str) -> frozenset[str]:
+    """Return so many of the patients: those of lowest hashes, whatever order they come in."""
     ranked = sorted(patients, key=lambda p: hashlib.sha256(f"{salt}:held:{p}".encode()).digest())
-    least = 1 if len(ranked) >= 4 and share > 0 else 0
-    return frozenset(ranked[: max(least, int(share * len(ranked)))])
+    return frozenset(ranked[:number])
+
+
+def held_notes(workspace: Workspace, plan: Sequence[dict[str, Any]]) -> list[str]:
+    """Return, per task that a plan trains, that too few of its corrections are held; else nothing.
+
+    The same before and after the plan is carried out.
+    """
+    notes = []
+    held = [item for item in plan if item["split"] == "held"]
+    for task in dict.fromkeys(item["task"] for item in plan if item["split"] == "training"):
+        own = {(item["package"], item["name"]) for item in held if item["task"] == task}
+        old = [case for case in workspace.manifest(task) if case["split"] == "held"]
+        n = len(own | {(c.get("package"), c.get("name")) for c in old})
+        if n < MIN_HELD:
+            notes.append(
+                f"{task}: {n} corrected case{'' if n == 1 else 's'} kept from training, the gate "
+                f"wants {MIN_HELD}: it counts the gain on the hold-out instead; packages of eight "
+                "patients or more give enough"
+            )
+    return notes

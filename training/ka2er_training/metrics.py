@@ -42,7 +42,8 @@ class Scores:
     dice, nsd : float or None
         In [0, 1]; None if absent.
     hd95_mm : float or None
-        95th percentile of the symmetric surface distance; None if absent.
+        95th percentile of the symmetric surface distance; None if absent.  Like `nsd` also None
+        where surfaces were not measured.
     tolerance_mm : float
         Distance up to which surfaces agree, for `nsd`.
     gt_ml, pred_ml : float
@@ -110,7 +111,12 @@ def surface_scores(
 
 
 def score_label(
-    gt: NDArray[Any], pred: NDArray[Any], geometry: Geometry, tolerance_mm: float | None = None
+    gt: NDArray[Any],
+    pred: NDArray[Any],
+    geometry: Geometry,
+    tolerance_mm: float | None = None,
+    *,
+    surfaces: bool = True,
 ) -> Scores:
     """Return the scores of one label.
 
@@ -122,6 +128,8 @@ def score_label(
         That lattice.  Distances use its spacing, so that shear (rare) is not accounted for.
     tolerance_mm : float, optional
         For the surface Dice; two voxels of the finest axis by default.
+    surfaces : bool
+        Whether NSD and HD95 are measured too.
 
     Raises
     ------
@@ -136,6 +144,9 @@ def score_label(
     status = _status(bool(gt.any()), bool(pred.any()))
     if status == "absent":
         return Scores(status, None, None, None, tolerance, *ml)
+    if not surfaces:
+        overlap = dice(gt, pred) if status == "scored" else 0.0
+        return Scores(status, overlap, None, None, tolerance, *ml)
     if status != "scored":
         return Scores(status, 0.0, 0.0, diagonal_mm(geometry), tolerance, *ml)
     nsd, hd95 = surface_scores(gt, pred, geometry.spacing, tolerance)
@@ -143,11 +154,16 @@ def score_label(
 
 
 def score_case(
-    gt: NDArray[Any], pred: NDArray[Any], geometry: Geometry, task: Task
+    gt: NDArray[Any],
+    pred: NDArray[Any],
+    geometry: Geometry,
+    task: Task,
+    *,
+    surfaces: bool = True,
 ) -> dict[str, Scores]:
     """Return the scores of every label of a task, by label name; label maps of shape (Z, Y, X)."""
     return {
-        label.name: score_label(gt == label.value, pred == label.value, geometry)
+        label.name: score_label(gt == label.value, pred == label.value, geometry, surfaces=surfaces)
         for label in task.labels
     }
 

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.ingest_plan import plan_ingest
+from ka2er_training.ingest_plan import held_notes, plan_ingest
 from ka2er_training.ledger import settle_all
 from ka2er_training.package_check import check_for_workspace
 from ka2er_training.registry import current
@@ -46,6 +46,7 @@ SHARES = {
     "report": 0.03,
 }
 _TRAINING = ("experts", "expert_gate", "student", "gate", "decide")
+_OF_STUDENT = ("student", "gate")  # not if an expert has lost
 
 
 def retrain(
@@ -84,7 +85,8 @@ def retrain(
     -------
     dict
         Plain data: ``round``, ``status`` (``"promoted"``, ``"refused"``, ``"nothing to train"``),
-        ``reason``, ``before``, ``version``, ``report``, ``seconds``, ``stages``.
+        ``reason``, ``before``, ``version`` (None if no student was made), ``report``, ``seconds``,
+        ``stages``, ``notes``.
 
     Raises
     ------
@@ -120,16 +122,18 @@ def dry_run(folder: Path, packages: Sequence[Path], options: RoundOptions) -> di
         of_task = counts.setdefault(item["task"], {})
         of_task[item["split"]] = of_task.get(item["split"], 0) + 1
     told = estimate(workspace, options, counts)
-    return {"before": before, "cases": counts, "tasks": affected(counts), "estimate": told}
+    notes = held_notes(workspace, plan)
+    tasks = affected(counts)
+    return {"before": before, "cases": counts, "tasks": tasks, "notes": notes, "estimate": told}
 
 
 def summary(workspace: Workspace, state: RoundState) -> dict[str, Any]:
     """Return what came of a finished round, as plain data."""
-    decided = state.stages.get("decide", {}).get("result", {})
+    decided, judged = state.outcome("decide"), state.outcome("expert_gate")
     return {
         "round": state.number,
         "status": state.status,
-        "reason": state.stages.get("gate", {}).get("result", {}).get("reason", state.status),
+        "reason": state.outcome("gate").get("reason") or judged.get("stopped") or state.status,
         "before": state.before,
         "version": decided.get("version"),
         "current": current(workspace),
@@ -137,6 +141,7 @@ def summary(workspace: Workspace, state: RoundState) -> dict[str, Any]:
         "seconds": round(sum(stage["seconds"] for stage in state.stages.values()), 1),
         "stages": {name: stage["seconds"] for name, stage in state.stages.items()},
         "withdrawn": decided.get("withdrawn", []),
+        "notes": state.outcome("ingest").get("notes", []),
     }
 
 
@@ -211,13 +216,22 @@ def _run(work: RoundWork) -> None:
     for name, do in works.items():
         if work.cancelled and work.cancelled():
             raise CancelledError
-        if name not in _TRAINING or state.result("plan")["tasks"]:
+        if _is_due(work, name):
             _stage(work, name, do, done)
         done += SHARES[name]
-    state.status = state.stages.get("decide", {}).get("result", {}).get("status", NOTHING)
+    state.status = state.outcome("decide").get("status", NOTHING)
     state.finished = now()
     stages.clear(work)
     state.save(work.workspace)
+
+
+def _is_due(work: RoundWork, name: str) -> bool:
+    """Return whether a stage has anything to do in this round."""
+    from ka2er_training.retrain_stages import stopped
+
+    if name in _OF_STUDENT and stopped(work):
+        return False
+    return name not in _TRAINING or bool(work.state.result("plan")["tasks"])
 
 
 def _stage(

@@ -11,7 +11,7 @@ from ka2er_training.ingest import withdraw
 from ka2er_training.ledger import settle_all
 from ka2er_training.lineage import lineage_of
 from ka2er_training.registry import add_version, current, promote, student_folder
-from ka2er_training.retrain_stages import RoundWork, clear, student_experts
+from ka2er_training.retrain_stages import RoundWork, clear, stopped, student_experts
 from ka2er_training.round_state import ABANDONED, LOCK, PROMOTED, REFUSED, now, unfinished
 from ka2er_training.verdicts import Verdict
 from ka2er_training.workspace import Workspace, read_json
@@ -21,7 +21,13 @@ from napari_ka2er.core.student_card import read_student_json
 
 
 def decide(work: RoundWork) -> dict[str, Any]:
-    """Make the candidate a version; promote it with its experts, or withdraw the corrections."""
+    """Make the candidate a version; promote it with its experts, or withdraw the corrections.
+
+    A round that an expert's loss has stopped has no candidate, only corrections to withdraw.
+    """
+    if stopped(work):
+        moved = withdraw(work.workspace, work.state.number)
+        return {"version": None, "status": REFUSED, "withdrawn": moved}
     gate = work.state.result("gate")
     version = _add_version(work, Path(gate["folder"]))
     if not gate["promoted"]:

@@ -54,7 +54,7 @@ def estimate(
         "features": looks * pace["look"],
         "student": (steps["trunk"] + steps["polish"]) * pace["step"]
         + steps["clicks"] * pace["click"],
-        "gate": 2 * n_held * pace["case"],
+        "gate": n_held * pace["case"],  # the current student's results are kept
     }
     return {
         "epochs": epochs,

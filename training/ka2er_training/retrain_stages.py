@@ -18,6 +18,7 @@ from ka2er_training.registry import student_folder
 from ka2er_training.retrain_estimates import affected, estimate
 from ka2er_training.round_state import round_folder
 from ka2er_training.round_student import make_student
+from ka2er_training.scoring import forget_masks
 from ka2er_training.scratch_experts import expert_from_scratch
 from ka2er_training.trying import try_expert, try_student
 from ka2er_training.workspace import read_json, write_json
@@ -87,7 +88,10 @@ def take_packages(work: RoundWork) -> dict[str, Any]:
     if not kept.is_file():
         packages = [read_package(Path(p["path"])) for p in work.state.packages]
         write_json(kept, plan_ingest(work.workspace, packages, work.state.number))
-    return ingest(work.workspace, read_json(kept), **work.hooks)
+    taken = ingest(work.workspace, read_json(kept), **work.hooks)
+    for note in taken["notes"]:
+        logger.warning("%s", note)
+    return taken
 
 
 def plan_round(work: RoundWork) -> dict[str, Any]:
@@ -118,9 +122,14 @@ def train_experts(work: RoundWork) -> dict[str, Any]:
 
 
 def judge_experts(work: RoundWork) -> dict[str, Any]:
-    """Let every retrained expert pass its own gate; one that does not is left as it was."""
+    """Let every retrained expert pass its own gate; one that does not is left as it was.
+
+    ``stopped`` says why the round ends here: an expert that has lost by its corrections, beyond
+    doubt and further than it may, says that their labels are wrong, and a student would learn the
+    same from them.
+    """
     tasks = list(work.state.result("experts")["experts"])
-    chosen, verdicts, reasons = {}, {}, {}
+    chosen, verdicts, reasons, lost = {}, {}, {}, list[str]()
     for i, task in enumerate(tasks):
         new = candidate_folder(work.workspace, work.state.number, task)
         if work.state.options.from_scratch:  # compared as a whole, by the student's gate
@@ -132,11 +141,21 @@ def judge_experts(work: RoundWork) -> dict[str, Any]:
         )  # fmt: skip
         verdicts[task] = [verdict.to_json() for verdict in tried.tries]
         reasons[task] = tried.reason
+        lost += [f"expert {t.task} lost: {t.change} Dice" for t in tried.tries[0].tasks if t.lost]
         if tried.promoted:
             chosen[task] = str(tried.folder)
         else:
             logger.info("expert %s %s%s", task, _KEPT, tried.reason)
-    return {"new": chosen, "verdicts": verdicts, "reasons": reasons}
+    why = f"{'; '.join(lost)}: are the labels of these packages right?" if lost else ""
+    if why:
+        logger.warning("%s", why)
+    why = "" if work.state.options.keep_going else why
+    return {"new": chosen, "verdicts": verdicts, "reasons": reasons, "stopped": why}
+
+
+def stopped(work: RoundWork) -> str:
+    """Return why a round ended before its student, or nothing."""
+    return str(work.state.outcome("expert_gate").get("stopped", ""))
 
 
 def experts_of(work: RoundWork) -> dict[str, str]:
@@ -171,12 +190,18 @@ def judge_student(work: RoundWork) -> dict[str, Any]:
         "reason": tried.reason,
         "verdicts": [verdict.to_json() for verdict in tried.tries],
         "folder": str(tried.folder),
+        "masks": [(tried.after if tried.promoted else tried.before).identity],
         "metrics": [found.to_json() for found in summarise(tried.after.holdout)],
     }
 
 
 def clear(work: RoundWork) -> None:
-    """Remove what only the round itself needed: checkpoints, and what the version has copies of."""
+    """Remove what only the round itself needed: checkpoints, and what the version has copies of.
+
+    Masks go too, but those of the student that is current now, which the next report shows again.
+    """
+    if kept := work.state.outcome("gate").get("masks"):
+        forget_masks(work.workspace, kept)
     for name in ("experts_work", "expert_gate", "scratch", "student", "gate"):
         remove(work.folder / name)
     for part in ("trunk", "polish", "clicks"):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.changes import case_changes, label_changes, worst
-from ka2er_training.evaluate_workspace import part_of
 from ka2er_training.expert_map import mean_weights
-from ka2er_training.scoring import rows_of, student_system
+from ka2er_training.scoring import results_of, student_system
 from ka2er_training.version_diff import write_pictures
-from napari_ka2er.model.checkpoint import load_student
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +33,8 @@ def evidence(
     Parameters
     ----------
     workspace : Workspace
-        Whose hold-out; evaluations that it keeps are not made again.
+        Whose hold-out.  Numbers, masks and expert maps are those of the gate's evaluations; only
+        what is not kept any more is predicted again.
     before, after : Path
         Students' folders.
     out : Path
@@ -43,16 +42,17 @@ def evidence(
     mode, device, progress, cancelled
         How students work; told the share that is done; asked before every case.
     """
-    systems = [student_system(folder, mode, device) for folder in (before, after)]
+    systems = [student_system(folder, mode, device, workspace) for folder in (before, after)]
     shared = [t for t in workspace.tasks if all(t in system.tasks for system in systems)]
-    sides = [
-        [row for task in shared for row in rows_of(workspace, system, task, cancelled=cancelled)]
+    found = [
+        [r for task in shared for r in results_of(workspace, system, task, cancelled=cancelled)]
         for system in systems
     ]
+    sides = [[row for result in results for row in result.rows] for results in found]
     chosen = worst(case_changes(sides[0], sides[1]))
-    part = part_of(progress, 0.0, 0.7)
-    pictures = write_pictures(workspace, systems, chosen, out, progress=part, cancelled=cancelled)
-    maps = [mean_weights(workspace, load_student(f, device), mode=mode) for f in (before, after)]
+    told: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
+    pictures = write_pictures(workspace, systems, chosen, out, **told)
+    maps = [mean_weights(*pair) for pair in zip(systems, found, strict=True)]
     return {
         "scores": label_changes(sides[0], sides[1], workspace.settings.gate),
         "weights_before": maps[0],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.ledger import packages_folder
 from ka2er_training.lineage import code_version
 from ka2er_training.registry import student_folder
+from ka2er_training.retrain_stages import stopped
 from ka2er_training.round_evidence import evidence
 from ka2er_training.round_report import write_round_report
 from ka2er_training.round_state import NOTHING, now
@@ -40,17 +41,16 @@ def write_report(work: RoundWork) -> dict[str, Any]:
 def record_of(work: RoundWork) -> Round:
     """Return a round's record; without training if there was nothing to train."""
     state = work.state
-    decided = state.stages.get("decide", {}).get("result", {})
-    gate = state.stages.get("gate", {}).get("result", {})
-    judged = state.stages.get("expert_gate", {}).get("result", {}).get("verdicts", {})
+    decided, gate = state.outcome("decide"), state.outcome("gate")
+    judged = state.outcome("expert_gate").get("verdicts", {})
     return Round(
         number=state.number,
         started=state.started,
         finished=now(),
         before=state.before,
-        after=decided.get("version", state.before),
+        after=decided.get("version") or state.before,
         decision=decided.get("status", NOTHING),
-        reason=gate.get("reason", "no new case to train on"),
+        reason=gate.get("reason") or stopped(work) or "no new case to train on",
         packages=tuple(_package(work, p["digest"], p["path"]) for p in state.packages),
         trained=tuple(_trained(work)),
         stages=tuple(
@@ -94,13 +94,12 @@ def _package(work: RoundWork, digest: str, path: str) -> PackageIn:
 
 def _trained(work: RoundWork) -> list[Training]:
     """Return experts and the student's parts, with where their curves are."""
-    stages, trained = work.state.stages, []
-    for name, one in stages.get("experts", {}).get("result", {}).get("experts", {}).items():
+    trained = []
+    for name, one in work.state.outcome("experts").get("experts", {}).items():
         kept = ("cases", "corrected", "seconds")
         settings = {key: one[key] for key in kept if key in one}
         trained.append(Training(f"expert {name}", one["epochs"], settings))
-    notes = stages.get("student", {}).get("result")
-    if notes:
+    if notes := work.state.outcome("student"):
         for part, steps in notes["steps"].items():
             log = work.folder / part / "scalars.jsonl"
             where = str(log) if log.is_file() else ""
@@ -109,15 +108,13 @@ def _trained(work: RoundWork) -> list[Training]:
 
 
 def _notes(work: RoundWork) -> list[str]:
-    stages = work.state.stages
-    notes = [
-        f"expert {task}: {reason}"
-        for task, reason in stages.get("expert_gate", {})
-        .get("result", {})
-        .get("reasons", {})
-        .items()
-    ]
-    if moved := stages.get("decide", {}).get("result", {}).get("withdrawn"):
+    state = work.state
+    notes = list(state.outcome("ingest").get("notes", []))
+    reasons = state.outcome("expert_gate").get("reasons", {})
+    notes += [f"expert {task}: {reason}" for task, reason in reasons.items()]
+    if stopped(work):
+        notes.append("no student was trained; --keep-going trains one all the same")
+    if moved := state.outcome("decide").get("withdrawn"):
         notes.append(f"{len(moved)} corrections were taken out of training again")
     if work.state.options.from_scratch:
         notes.append("everything was trained from scratch, for comparison")

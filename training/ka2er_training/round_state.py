@@ -59,6 +59,8 @@ class RoundOptions:
         The student's mode in the gate.
     seed : int or None
         Of everything random; None: the number of the round.
+    keep_going : bool
+        Whether the student is trained even if an expert lost by the corrections.
     """
 
     preset: str = "tiny"
@@ -71,6 +73,7 @@ class RoundOptions:
     to_holdout: bool = False
     mode: Mode = "sparse"
     seed: int | None = None
+    keep_going: bool = False
 
 
 @dataclass(slots=True)
@@ -114,6 +117,11 @@ class RoundState:
     def result(self, stage: str) -> dict[str, Any]:
         """Return what came of a finished stage."""
         found: dict[str, Any] = self.stages[stage]["result"]
+        return found
+
+    def outcome(self, stage: str) -> dict[str, Any]:
+        """Return what came of a stage; nothing of one that was not done."""
+        found: dict[str, Any] = self.stages.get(stage, {}).get("result", {})
         return found
 
     def run(self, workspace: Workspace, stage: str, work: Callable[[], dict[str, Any]]) -> None:

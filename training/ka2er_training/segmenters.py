@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ka2er_training.holdout_features import SharedFeatures, trust
 from napari_ka2er.model.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
     from napari_ka2er.model.config import Mode
     from napari_ka2er.model.experts import Expert
     from napari_ka2er.model.loaded import LoadedStudent
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a segmenter found in a volume.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (Z, Y, X)
+        The label map.
+    weights : tuple of float or None
+        A student's mean trust in each expert, and last in none, where labels are found.
+    """
+
+    labels: NDArray[Any]
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +80,27 @@ class EnsembleSegmenter:
 
 @dataclass(frozen=True, slots=True)
 class StudentSegmenter:
-    """A student in one mode; it keeps nothing from one volume to the next."""
+    """A student in one mode.
+
+    It keeps nothing from one volume to the next, but the experts' features in the folder
+    `features`, if that is given: students with the same expert find them there.
+    """
 
     loaded: LoadedStudent
     mode: Mode
     name: str = "student"
+    features: Path | None = None
 
     def segment(self, volume: Volume, task: Task) -> NDArray[Any]:
         """Return the student's automatic result."""
+        return self.look(volume, task).labels
+
+    def look(self, volume: Volume, task: Task) -> Look:
+        """Return the automatic result, and which experts were trusted for it."""
         with tempfile.TemporaryDirectory() as folder:
             predictor = Predictor(self.loaded, self.mode, Path(folder))
+            if self.features is not None:
+                predictor.cache = SharedFeatures(Path(folder), self.features)
             predictor.set_volume(volume)
-            labels: NDArray[Any] = predictor.segment(task.name).labels
-        return labels
+            found = predictor.segment(task.name)
+            return Look(found.labels, trust(found))

@@ -1,8 +1,14 @@
-"""Trying a new student, or expert, at the gate: itself, then what lies between old and new."""
+"""Trying a new student, or expert, at the gate: itself, then what lies between old and new.
+
+Old and new are evaluated on every task's cases, each case for its own task.  An interpolation is
+asked about the corrected tasks first, and about no further task once it is refused: what the others
+would say could not let it through.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.evaluate_workspace import part_of
@@ -13,7 +19,7 @@ from ka2er_training.scoring import expert_system, rows_of, student_system
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from ka2er_training.evaluate import Row
@@ -36,13 +42,21 @@ class Scored:
     Parameters
     ----------
     holdout : list of Row
-        On the hold-out of every task.
+        On the hold-out of the tasks that it was asked about.
     held : dict of str to list of Row
         Per corrected task, on the corrections that are kept from training.
+    identity : str
+        Whose, as its evaluations are kept.
     """
 
     holdout: list[Row]
     held: dict[str, list[Row]]
+    identity: str = ""
+
+    def also(self, other: Scored) -> Scored:
+        """Return both."""
+        holdout = [*self.holdout, *other.holdout]
+        return Scored(holdout, {**self.held, **other.held}, other.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +67,8 @@ class Contest:
     ----------
     old, new : Path
         Folders of the one in use and of the new one.
-    score : callable
-        Returns the `Scored` of a folder.
+    scorer : callable
+        Takes a folder; returns a function of a task that returns the `Scored` on it.
     between : callable
         ``between(share, out)`` writes what lies between the two and returns its folder.
     corrected : collection of str
@@ -67,11 +81,24 @@ class Contest:
 
     old: Path
     new: Path
-    score: Callable[[Path], Scored]
+    scorer: Callable[[Path], Callable[[str], Scored]]
     between: Callable[[float, Path], Path]
     corrected: Collection[str]
     settings: GateSettings
     tasks: Collection[str]
+
+    @property
+    def order(self) -> list[str]:
+        """All tasks, the corrected ones first."""
+        return sorted(self.tasks, key=lambda name: name not in self.corrected)
+
+    def score(self, folder: Path) -> Scored:
+        """Return what the one in a folder reaches on every task."""
+        ask = self.scorer(folder)
+        found = Scored([], {})
+        for task in self.tasks:
+            found = found.also(ask(task))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +147,7 @@ def try_gate(contest: Contest, work: Path) -> Decision:
         Folder for interpolations, ``share-0.75`` and so on.
     """
     before, first = contest.score(contest.old), contest.score(contest.new)
-    tries = [_judge(contest, before, first)]
+    tries = [_judge(contest, before, first, contest.tasks)]
     if tries[0].promoted:
         return Decision(True, contest.new, tries[0].reason, tuple(tries), before, first)
     why_not = "corrections contradict the hold-out" if tries[0].contradicted else ""
@@ -130,20 +157,38 @@ def try_gate(contest: Contest, work: Path) -> Decision:
         except UserError as error:
             why_not = f"{error}"
             break
-        after = contest.score(folder)
-        tries.append(_judge(contest, before, after).with_share(share))
-        if tries[-1].promoted:
-            reason = f"{tries[-1].reason} (an interpolation with {share:g} of the new weights)"
+        verdict, after = _interpolated(contest, before, folder)
+        tries.append(verdict.with_share(share))
+        if verdict.promoted:
+            reason = f"{verdict.reason} (an interpolation with {share:g} of the new weights)"
             return Decision(True, folder, reason, tuple(tries), before, after)
     tail = f"no interpolation: {why_not}" if why_not else "no interpolation passed either"
     reason = f"{tries[0].reason}; {tail}"
     return Decision(False, contest.new, reason, tuple(tries), before, first)
 
 
-def _judge(contest: Contest, before: Scored, after: Scored) -> Verdict:
-    gains = {name: Gain.of(before.held[name], after.held[name]) for name in contest.corrected}
-    rows = before.holdout, after.holdout
-    return judge(*rows, contest.corrected, contest.settings, gains, tasks=contest.tasks)
+def _interpolated(contest: Contest, before: Scored, folder: Path) -> tuple[Verdict, Scored]:
+    """Judge an interpolation task by task, until it is refused or all have been asked."""
+    ask, found = contest.scorer(folder), Scored([], {})
+    order = contest.order
+    for n, task in enumerate(order, start=1):
+        found = found.also(ask(task))
+        verdict = _judge(contest, before, found, order[:n])
+        if not verdict.promoted:
+            break
+    if left := order[n:]:
+        verdict = replace(verdict, reason=f"{verdict.reason} (not asked: {', '.join(left)})")
+    return verdict, found
+
+
+def _judge(contest: Contest, before: Scored, after: Scored, tasks: Collection[str]) -> Verdict:
+    """Judge by some of the tasks."""
+    # One that the old student does not know cannot be judged; the gate refuses it.
+    corrected = [n for n in contest.corrected if n in tasks or n not in contest.tasks]
+    both = [name for name in corrected if name in before.held]
+    gains = {name: Gain.of(before.held[name], after.held[name]) for name in both}
+    rows = [row for row in before.holdout if row.task in tasks]
+    return judge(rows, after.holdout, corrected, contest.settings, gains, tasks=tasks)
 
 
 def try_student(
@@ -160,7 +205,8 @@ def try_student(
 ) -> Decision:
     """Try a student against the current one on the hold-out of every task.
 
-    Evaluations are kept in ``reports``, so that after a crash the same call goes on.
+    Evaluations are kept in ``reports``, case by case, so that after a crash the same call goes on
+    and the current student is not evaluated again in every round.
 
     Parameters
     ----------
@@ -181,17 +227,17 @@ def try_student(
     tasks = [name for name in student_system(old, mode).tasks if name in workspace.tasks]
     told: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
 
-    def score(folder: Path) -> Scored:
-        system = student_system(folder, mode, device)
+    def scorer(folder: Path) -> Callable[[str], Scored]:
+        system = student_system(folder, mode, device, workspace)
         if lost := [name for name in tasks if name not in system.tasks]:
             raise UserError(f"a student that still knows {', '.join(lost)}", f"{folder} without")
-        return _scored(workspace, system, tasks, corrected, **told)
+        return partial(_scored, workspace, system, tasks, corrected, **told)
 
     def between(share: float, out: Path) -> Path:
         return interpolate(old, candidate, share, out)
 
     gate = workspace.settings.gate
-    return try_gate(Contest(old, candidate, score, between, corrected, gate, tasks), work)
+    return try_gate(Contest(old, candidate, scorer, between, corrected, gate, tasks), work)
 
 
 def try_expert(
@@ -212,15 +258,15 @@ def try_expert(
     known = old or workspace.expert_folder(task)
     told: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
 
-    def score(folder: Path) -> Scored:
+    def scorer(folder: Path) -> Callable[[str], Scored]:
         system = expert_system(folder, device)
-        return _scored(workspace, system, [task], [task], **told)
+        return partial(_scored, workspace, system, [task], [task], **told)
 
     def between(share: float, out: Path) -> Path:
         return interpolate_expert(known, new, share, out)
 
     gate = workspace.settings.gate
-    return try_gate(Contest(known, new, score, between, [task], gate, [task]), work)
+    return try_gate(Contest(known, new, scorer, between, [task], gate, [task]), work)
 
 
 def _scored(
@@ -228,17 +274,15 @@ def _scored(
     system: System,
     tasks: Sequence[str],
     corrected: Collection[str],
+    task: str,
     *,
     progress: Progress | None,
     cancelled: Cancelled | None,
 ) -> Scored:
-    wanted = [(name, "holdout") for name in tasks] + [(name, "held") for name in corrected]
-    found: Mapping[tuple[str, str], list[Row]] = {
-        (name, split): rows_of(
-            workspace, system, name, split,
-            progress=part_of(progress, i / len(wanted), 1 / len(wanted)), cancelled=cancelled,
-        )
-        for i, (name, split) in enumerate(wanted)
-    }  # fmt: skip
-    holdout = [row for name in tasks for row in found[name, "holdout"]]
-    return Scored(holdout, {name: found[name, "held"] for name in corrected})
+    """Return what a system reaches on one of the tasks."""
+    part = part_of(progress, tasks.index(task) / len(tasks), 1 / len(tasks))
+    held = {}
+    if task in corrected:  # first, as they are few
+        held[task] = rows_of(workspace, system, task, "held", cancelled=cancelled)
+    rows = rows_of(workspace, system, task, progress=part, cancelled=cancelled)
+    return Scored(rows, held, system.identity)

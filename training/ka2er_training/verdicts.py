@@ -52,6 +52,11 @@ class TaskVerdict:
     contradicted: bool = False
     notes: tuple[str, ...] = ()
 
+    @property
+    def lost(self) -> bool:
+        """Whether a corrected task got worse beyond doubt, and further than it may."""
+        return self.contradicted and self.change.low < -self.allowed
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data that `from_json` takes back."""
         numbers = {k: plain(getattr(self, k)) for k in ("before", "after")}

@@ -13,7 +13,7 @@ from ka2er_training.evaluate import on_lattice
 from ka2er_training.evaluate_workspace import holdout_of, part_of
 from ka2er_training.registry import student_folder
 from ka2er_training.rounds import Picture
-from ka2er_training.scoring import rows_of, student_system
+from ka2er_training.scoring import mask_of, rows_of, student_system
 from ka2er_training.workspace import write_json
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.io import read_labels, read_volume
@@ -68,7 +68,7 @@ def diff_versions(
     Raises `UserError` if a version is missing or nothing that both know is held out.
     """
     folders = student_folder(workspace, first), student_folder(workspace, second)
-    systems = [student_system(folder, mode, device) for folder in folders]
+    systems = [student_system(folder, mode, device, workspace) for folder in folders]
     sides = _sides(workspace, systems, part_of(progress, 0.0, 0.9), cancelled)
     if not sides[0]:
         raise UserError(f"held-out cases of tasks that {first} and {second} share", "none")
@@ -135,7 +135,9 @@ def write_pictures(
     progress: Progress | None = None,
     cancelled: Cancelled | None = None,
 ) -> list[Picture]:
-    """Segment hold-out cases with two students and write them beside the truth.
+    """Write what two students found in hold-out cases beside the truth.
+
+    Their masks are those of the evaluations, as far as these are kept.
 
     Parameters
     ----------
@@ -160,13 +162,16 @@ def write_pictures(
         case = next(c for c in holdout_of(workspace, change.task) if c.name == change.case)
         path = out / f"{change.task}-{re.sub(r'[^A-Za-z0-9_.-]', '_', change.case)}.png"
         volume = read_volume(case.image)
-        write_comparison(path, volume, _maps(case, volume, systems), case.task, f"{change}")
+        masks = [mask_of(workspace, system, case) for system in systems]
+        write_comparison(path, volume, _maps(case, volume, masks), case.task, f"{change}")
         pictures.append(Picture(f"{change}", str(path)))
     return pictures
 
 
-def _maps(case: LabelledCase, volume: Volume, systems: Sequence[System]) -> dict[str, NDArray[Any]]:
-    before, after = (system.segmenter.segment(volume, case.task) for system in systems)
+def _maps(
+    case: LabelledCase, volume: Volume, masks: Sequence[NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    before, after = masks
     truth, geometry = read_labels(case.labels)
     truth = np.where(np.isin(truth, case.task.values), truth, 0)
     return {

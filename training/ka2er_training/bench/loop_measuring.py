@@ -41,7 +41,8 @@ def measure_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
     for known in cell.needed("measure"):
         if store.result(known)["version"] == version:
             return store.result(known)
-    system = student_system(student_folder(workspace, version), settings["mode"], means.device)
+    folder = student_folder(workspace, version)
+    system = student_system(folder, settings["mode"], means.device, workspace)
     rows: list[Row] = []
     for task in workspace.tasks:  # what the gate has measured is not measured again
         rows += rows_of(

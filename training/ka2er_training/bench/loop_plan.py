@@ -1,7 +1,7 @@
 """The cells of `ka2er bench loop`, the most informative first.
 
-The start, our rounds with what they are worth, the same data from scratch, the controls, then
-corrections only, partial review, and the order of cases.
+The start, our rounds with what they are worth, a damaged package of each kind, partial review,
+the order of cases, corrections only, the same data from scratch, then the other damaged packages.
 """
 
 from __future__ import annotations
@@ -76,20 +76,28 @@ class LoopPlan:
         for entry in self._rounds(start, seed, OURS):
             annotations += [entry.cell] if entry.table == "annotation" else []
             yield entry
-        scratch = self._scratch(start, annotations, seed)
-        last = len(annotations)
-        yield LoopEntry(scratch, "state", SCRATCH, last, seed)
-        yield LoopEntry(self._measure(scratch, seed, last, SCRATCH), "measure", SCRATCH, last, seed)
-        copy = {"recipe": self.settings.recipe, "task": self.task.name}
-        cell = Cell("copy", f"copy of a hold-out case, seed {seed}", copy, (start,))
-        yield LoopEntry(cell, "copy", "copy", 0, seed)
+        yield self._copy(start, seed)
         controls = list(self._controls(start, annotations[0], seed))
         yield from controls[: len(DAMAGES)]  # one of each before the other arms, the rest after
-        yield from self._rounds(start, seed, ONLY)
         yield from self._whole(seed)
         yield from self._partial(start, seed)
         yield from self._disputed(start, seed)
+        yield from self._rounds(start, seed, ONLY)
+        yield from self._from_scratch(start, annotations, seed)
         yield from controls[len(DAMAGES) :]
+
+    def _copy(self, start: Cell, seed: int) -> LoopEntry:
+        settings = {"recipe": self.settings.recipe, "task": self.task.name}
+        cell = Cell("copy", f"copy of a hold-out case, seed {seed}", settings, (start,))
+        return LoopEntry(cell, "copy", "copy", 0, seed)
+
+    def _from_scratch(
+        self, start: Cell, annotations: Sequence[Cell], seed: int
+    ) -> Iterator[LoopEntry]:
+        """Yield everything trained anew once, after the last round: the most expensive cell."""
+        scratch, last = self._scratch(start, annotations, seed), len(annotations)
+        yield LoopEntry(scratch, "state", SCRATCH, last, seed)
+        yield LoopEntry(self._measure(scratch, seed, last, SCRATCH), "measure", SCRATCH, last, seed)
 
     def _rounds(self, start: Cell, seed: int, arm: str) -> Iterator[LoopEntry]:
         """Yield the rounds of an arm, each with its own annotation of its own student's masks."""

@@ -113,7 +113,9 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
     workspace = Workspace.open(home)
     if not kept.is_file():
         resume = unfinished(workspace) is not None
-        options = RoundOptions(**settings["budget"], seed=settings["seed"])
+        # Corrections only: what the gates would stop is what this arm shows.
+        alone = not settings["replay"]
+        options = RoundOptions(**settings["budget"], seed=settings["seed"], keep_going=alone)
         with timed(folder / STAGES, "round"):
             outcome = retrain(
                 home, [] if resume else packages, options, resume=resume,
@@ -123,6 +125,7 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
     outcome = read_json(kept)
     return {
         "promoted": outcome["status"] == "promoted",
+        "stopped_early": outcome["status"] == "refused" and outcome["version"] is None,
         "reason": outcome["reason"],
         "candidate": outcome["version"],
         "student": current(workspace),

@@ -35,6 +35,11 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--to-holdout", action="store_true", help="held-out cases may update the hold-out"
     )
+    command.add_argument(
+        "--keep-going",
+        action="store_true",
+        help="train the student even if an expert lost by the corrections",
+    )
     command.add_argument("--preset", default="tiny", help="tiny or base (default: %(default)s)")
     command.add_argument(
         "--mode", default="sparse", choices=["sparse", "full", "distilled"], help="of the gate"
@@ -87,6 +92,8 @@ def _tell(plan: dict[str, Any]) -> None:
     told = plan["estimate"]
     for task, splits in plan["cases"].items():
         logger.info("%s: %s", task, ", ".join(f"{n} to {split}" for split, n in splits.items()))
+    for note in plan["notes"]:
+        logger.info("%s", note)
     for task, epochs in told["epochs"].items():
         logger.info("expert %s: %d epochs", task, epochs)
     logger.info("student: %s", ", ".join(f"{n} steps {part}" for part, n in told["steps"].items()))
