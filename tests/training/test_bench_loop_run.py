@@ -5,8 +5,9 @@ import json
 import pytest
 from tests.training.conftest import write_raw
 
-from ka2er_training.bench.loop import listing, open_loop, run_loop
+from ka2er_training.bench.loop import RUNNERS, open_loop
 from ka2er_training.bench.loop_report import write_report
+from ka2er_training.bench.running import listing, run_missing
 from ka2er_training.workspace import Workspace
 from napari_ka2er.core.package import check_package, read_package
 
@@ -69,8 +70,9 @@ def small(tmp_path, monkeypatch):
 def test_the_smallest_loop_runs_and_a_second_run_has_nothing_to_do(small):
     data, out = small / "data", small / "out"
     plan, store = open_loop(data, out, str(small / "loop.toml"))
+    run = plan.cells(), store, RUNNERS, data
     for only in ("measure replay, round 1", "copy of", "control 1"):
-        assert not run_loop(plan, store, data, device="cpu", only=only).failed
+        assert not run_missing(*run, device="cpu", only=only).failed
     found = {(e.table, e.arm): e.cell for e in plan.entries() if store.is_finished(e.cell)}
 
     work = store.result(found["annotation", "replay"])
@@ -94,7 +96,7 @@ def test_the_smallest_loop_runs_and_a_second_run_has_nothing_to_do(small):
     assert store.result(found["copy", "copy"])["refused"]
     assert isinstance(store.result(found["control", "shuffled"])["refused"], bool)
 
-    again = run_loop(plan, store, data, device="cpu", only="measure replay, round 1")
+    again = run_missing(*run, device="cpu", only="measure replay, round 1")
     assert not again.done
     assert f"{len(listing(plan.cells(), store)) - 1} of" in listing(plan.cells(), store)[-1]
     report = write_report(plan, store, out / "report", "command")

@@ -10,7 +10,8 @@ from ka2er_training.bench.cells import in_order, missing
 from ka2er_training.bench.experts import has_converged
 from ka2er_training.bench.means import expert_folder
 from ka2er_training.bench.report import write_report
-from ka2er_training.bench.run import listing, open_benchmark, run_benchmark
+from ka2er_training.bench.run import RUNNERS, open_benchmark
+from ka2er_training.bench.running import listing, run_missing
 from ka2er_training.cli import main
 from ka2er_training.sources import read_source
 from napari_ka2er.core.errors import UserError
@@ -88,9 +89,9 @@ def test_missing_data_are_refused(bench, caplog):
 def test_every_kind_of_cell_runs_and_the_report_says_what_was_measured(bench):
     plan, store = open_benchmark(bench / "data", bench / "out", str(bench / "tiny.toml"))
     pretend_experts_are_trained(plan, store, bench / "data")
-    outcome = run_benchmark(plan, store, bench / "data", device="cpu")
+    outcome = run_missing(plan.cells(), store, RUNNERS, bench / "data", device="cpu")
     assert outcome.failed == {}
-    assert listing(plan, store) == [f"0 of {len(in_order(plan.cells()))} cells are missing"]
+    assert listing(plan.cells(), store) == [f"0 of {len(in_order(plan.cells()))} cells are missing"]
     path = write_report(plan, store, bench / "out" / "report", "ka2er bench amalgamation")
     text = path.read_text(encoding="utf-8")
     for title in ("Dice by system and task", "Few labels", "Domain shift", "What K experts cost"):

@@ -28,12 +28,17 @@ def add(commands: Any) -> None:
 
 
 def _add_amalgamation(actions: Any) -> None:
-    command = add_command(
-        actions,
-        "amalgamation",
-        run_amalgamation,
-        "compare experts, baselines and students on real volumes; resumable, takes long",
-    )
+    summary = "compare experts, baselines and students on real volumes; resumable, takes long"
+    _add_cells(add_command(actions, "amalgamation", run_amalgamation, summary))
+
+
+def _add_loop(actions: Any) -> None:
+    summary = "corrections, retraining and the gate on real volumes; resumable, takes long"
+    _add_cells(add_command(actions, "loop", run_loop, summary))
+
+
+def _add_cells(command: argparse.ArgumentParser) -> None:
+    """Add the options of a benchmark that is made of cells."""
     command.add_argument("data", type=Path, metavar="DATA", help="folder of nnU-Net raw data sets")
     command.add_argument("--out", type=Path, required=True, help="cells, features and the report")
     command.add_argument(
@@ -52,23 +57,42 @@ def _add_amalgamation(actions: Any) -> None:
 
 def run_amalgamation(args: argparse.Namespace) -> dict[str, Any]:
     """Run, list or report the amalgamation benchmark."""
-    from ka2er_training.bench import run
     from ka2er_training.bench.report import summary, write_report
+    from ka2er_training.bench.run import RUNNERS, open_benchmark
 
-    plan, store = run.open_benchmark(args.data, args.out, args.settings)
+    plan, store = open_benchmark(args.data, args.out, args.settings)
+    command = f"ka2er bench amalgamation DATA --out DIR --settings {args.settings}"
+    if _run_cells(args, plan.cells(), store, RUNNERS):
+        logger.info("%s", write_report(plan, store, args.out / "report", command))
+    return summary(plan, store)
+
+
+def run_loop(args: argparse.Namespace) -> dict[str, Any]:
+    """Run, list or report the loop's benchmark."""
+    from ka2er_training.bench.loop import RUNNERS, open_loop
+    from ka2er_training.bench.loop_report import summary, write_report
+
+    plan, store = open_loop(args.data, args.out, args.settings)
+    command = f"ka2er bench loop DATA --out DIR --settings {args.settings}"
+    if _run_cells(args, plan.cells(), store, RUNNERS):
+        logger.info("%s", write_report(plan, store, args.out / "report", command))
+    return summary(plan, store)
+
+
+def _run_cells(args: argparse.Namespace, cells: Any, store: Any, runners: Any) -> bool:
+    """List or run what is missing, as was asked; return whether a report is wanted."""
+    from ka2er_training.bench.running import listing, run_missing
+
     if args.list:
-        for line in run.listing(plan, store):
+        for line in listing(cells, store):
             sys.stdout.write(line + "\n")
-        return summary(plan, store)
+        return False
     if not args.report:
-        outcome = run.run_benchmark(
-            plan, store, args.data, device=args.device, max_minutes=args.max_minutes, only=args.only
-        )
+        chosen = {"device": args.device, "max_minutes": args.max_minutes, "only": args.only}
+        outcome = run_missing(cells, store, runners, args.data, **chosen)
         for reason in outcome.failed.values():
             logger.warning("failed: %s", reason)
-    command = f"ka2er bench amalgamation DATA --out DIR --settings {args.settings}"
-    logger.info("%s", write_report(plan, store, args.out / "report", command))
-    return summary(plan, store)
+    return True
 
 
 def _add_speed(actions: Any) -> None:
@@ -133,47 +157,3 @@ def run_clicks(args: argparse.Namespace) -> dict[str, Any]:
     )
     sys.stdout.write("" if args.json else clicks_table(result).markdown() + "\n")
     return result
-
-
-def _add_loop(actions: Any) -> None:
-    command = add_command(
-        actions,
-        "loop",
-        run_loop,
-        "corrections, retraining and the gate on real volumes; resumable, takes long",
-    )
-    command.add_argument("data", type=Path, metavar="DATA", help="folder of nnU-Net raw data sets")
-    command.add_argument("--out", type=Path, required=True, help="cells and the report")
-    command.add_argument(
-        "--settings",
-        default="full",
-        help="full, two_cores, small or a TOML file (default: %(default)s)",
-    )
-    command.add_argument(
-        "--max-minutes", type=float, help="begin no cell after this time; the running one ends"
-    )
-    command.add_argument("--list", action="store_true", help="only print which cells are missing")
-    command.add_argument("--report", action="store_true", help="only write the report")
-    command.add_argument("--only", default="", help="only cells named like this, and needs")
-    add_device(command)
-
-
-def run_loop(args: argparse.Namespace) -> dict[str, Any]:
-    """Run, list or report the loop's benchmark."""
-    from ka2er_training.bench import loop
-    from ka2er_training.bench.loop_report import summary, write_report
-
-    plan, store = loop.open_loop(args.data, args.out, args.settings)
-    if args.list:
-        for line in loop.listing(plan.cells(), store):
-            sys.stdout.write(line + "\n")
-        return summary(plan, store)
-    if not args.report:
-        outcome = loop.run_loop(
-            plan, store, args.data, device=args.device, max_minutes=args.max_minutes, only=args.only
-        )
-        for reason in outcome.failed.values():
-            logger.warning("failed: %s", reason)
-    command = f"ka2er bench loop DATA --out DIR --settings {args.settings}"
-    logger.info("%s", write_report(plan, store, args.out / "report", command))
-    return summary(plan, store)
