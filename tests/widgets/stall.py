@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, QTimer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 INTERVAL_MS = 5
 
@@ -22,8 +22,8 @@ class Stall:
 
     `work_ms` is what the thread itself computed in it; the rest of `wall_ms` it waited, for the
     interpreter that another thread holds, for the disk, or for a busy machine.  `napari_ms` is the
-    part of the work in which napari drew its canvas, built a layer's controls and visuals, or
-    Python's collector walked all objects of the process.
+    part of the work in which napari drew its canvas, built or removed a layer's controls and
+    visuals, or Python's collector walked all objects of the process.
     """
 
     phase: str
@@ -38,7 +38,7 @@ class Stall:
 
 
 class NapariTime:
-    """Adds up the thread's seconds in napari's drawing, in its adding of layers, and in `gc`.
+    """Adds up the thread's seconds in napari's drawing, adding and removing layers, and in `gc`.
 
     Nested parts count once.  Nothing is counted before `watch`.
     """
@@ -54,17 +54,19 @@ class NapariTime:
         draw.connect(self._enter, position="first")
         draw.connect(self._leave, position="last")
         model = getattr(viewer, "__wrapped__", viewer)
-        insert = model.layers.insert
+        for name in ("insert", "remove"):
+            setattr(model.layers, name, self._timed(getattr(model.layers, name)))
+        gc.callbacks.append(self._collected)
 
-        def timed_insert(index: int, layer: Any) -> None:
+    def _timed(self, act: Callable[..., object]) -> Callable[..., object]:
+        def timed(*args: object) -> object:
             self._enter()
             try:
-                insert(index, layer)
+                return act(*args)
             finally:
                 self._leave()
 
-        model.layers.insert = timed_insert
-        gc.callbacks.append(self._collected)
+        return timed
 
     def _enter(self, event: object = None) -> None:
         if not self._depth:

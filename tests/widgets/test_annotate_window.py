@@ -83,23 +83,20 @@ def test_from_a_volume_to_a_package(
 
 @pytest.mark.parametrize(("name", "task"), CASES)
 def test_the_plugin_never_stops_the_window(tmp_path, name, task):
-    """In a process of its own, in which nothing was drawn yet; in pytest napari finds no icons."""
-    stalls = read_stalls("plugin", name, task, tmp_path)
-    logger.info("%s, with the plugin:\n%s", name, table(stalls))
-    # Not the widget's opening: imports, and napari's reading of all plugins' settings.
-    for stall in stalls:
-        assert stall.own_ms <= OWN_MS or stall.phase == "widget", table(stalls)
+    """In processes of their own, in which nothing was drawn yet; in pytest napari finds no icons.
 
-
-def test_clicks_and_undo_take_hardly_longer_than_the_same_in_napari_alone(tmp_path):
+    The widget's first opening is left out: imports, and napari's reading of plugins' settings.
+    """
     kinds = ("alone", "plugin")
-    alone, plugin = (read_stalls(kind, "ct_chest", "lungs", tmp_path) for kind in kinds)
-    logger.info("napari alone:\n%s\nwith the plugin:\n%s", table(alone), table(plugin))
-    for phase, like in {"segment": "segment", "click": "click", "undo": "redraw"}.items():
+    alone, plugin = (read_stalls(kind, name, task, tmp_path) for kind in kinds)
+    told = f"{name}, napari alone:\n{table(alone)}\nwith the plugin:\n{table(plugin)}"
+    logger.info(told)
+    for phase in {stall.phase for stall in plugin} - {"widget"}:
+        like = phase if phase in ("start", "segment", "click") else "redraw"
         longer = longest(plugin, phase) - longest(alone, like)
-        assert longer <= OWN_MS, f"{phase}: {longer:.0f} ms longer than napari alone"
+        assert longer <= OWN_MS, f"{phase}: {longer:.0f} ms\n{told}"
 
 
 def longest(stalls: list[Stall], phase: str) -> float:
-    """Return the longest work of a phase, in ms."""
-    return max(stall.work_ms for stall in stalls if stall.phase == phase)
+    """Return the longest work of a phase beside napari's drawing and layers, in ms."""
+    return max((stall.own_ms for stall in stalls if stall.phase == phase), default=0.0)

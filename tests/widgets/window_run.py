@@ -232,6 +232,9 @@ def _plugin(viewer: Any, layer: Any, clock: Any, task: str, folder: Path) -> Sta
     back_and_forth(run)
     run.do("review", lambda: run.controller.review(True))
     run.do("export", lambda: run.controller.export(folder / "Dataset001_one"))
+    run.do("finish", run.controller.finish)  # its layers go, and what is left is drawn again
+    run.do("drawing", layer.refresh)
+    assert list(viewer.layers) == [layer]
     run.controller.close()
     return meter
 

@@ -17,6 +17,7 @@ from napari_ka2er.widgets.keys import bindings
 from napari_ka2er.widgets.panels import panels
 from napari_ka2er.widgets.preferences import CACHE_VARIABLE, read_preferences
 from napari_ka2er.widgets.sections import Sections
+from napari_ka2er.widgets.vertex_arrays import disable_vertex_arrays
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -45,6 +46,7 @@ class AnnotateWidget(QWidget):
         layout.addWidget(self.sections)
         self.controller.changed.connect(self.refresh)
         self.controller.failed.connect(show_error)
+        viewer.layers.events.removed.connect(disable_vertex_arrays)
         self.destroyed.connect(partial(_stop, self.controller))
         self.refresh()
 

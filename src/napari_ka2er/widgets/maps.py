@@ -10,6 +10,8 @@ from napari.utils.colormaps import Colormap
 from napari_ka2er.core.task import COLORS
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -44,19 +46,18 @@ class Maps:
         Maps of the other kind are hidden, as two above each other cannot be read.
         """
         self.uncertainty = found
-        self._remove("uncertainty")
         self._hide("expert")
-        self._add("uncertainty", found.values, Colormap(UNSURE, name="ka2er uncertainty"))
+        self._show("uncertainty", found.values, Colormap(UNSURE, name="ka2er uncertainty"))
 
     def show_experts(self, found: ExpertMap) -> None:
         """Show how much each expert was trusted, each in a colour of its own."""
-        self._remove("expert")
+        self._remove("expert", {f"expert {name}" for name in found.names})
         self._hide("uncertainty")
         for number, (name, values) in enumerate(zip(found.names, found.values, strict=True)):
             color = [part / 255 for part in bytes.fromhex(COLORS[number % len(COLORS)][1:])]
             fade = [(*color, 0.0), (*color, 0.8)]
             colormap = Colormap(fade, name=f"ka2er expert {number + 1}")
-            self._add(f"expert {name}", values, colormap)
+            self._show(f"expert {name}", values, colormap)
 
     def close(self) -> None:
         """Take the layers away."""
@@ -64,8 +65,16 @@ class Maps:
 
     def _hide(self, kind: str) -> None:
         for layer in self.layers:
-            if layer.metadata["napari_ka2er"]["map"].startswith(kind):
+            if _kind(layer).startswith(kind):
                 layer.visible = False
+
+    def _show(self, what: str, values: NDArray[Any], colormap: Colormap) -> None:
+        """Let a layer that is there show the new values, or add one."""
+        shown = [x for x in self.layers if _kind(x) == what and x in self._viewer.layers]
+        if shown:
+            shown[0].data, shown[0].visible = values, True
+        else:
+            self._add(what, values, colormap)
 
     def _add(self, what: str, values: NDArray[Any], colormap: Colormap) -> None:
         layer = Image(
@@ -82,12 +91,17 @@ class Maps:
         self._viewer.layers.selection.active = active  # the tool in use stays
         self.layers.append(layer)
 
-    def _remove(self, kind: str) -> None:
+    def _remove(self, kind: str, but: Collection[str] = ()) -> None:
         for layer in list(self.layers):
-            if layer.metadata["napari_ka2er"]["map"].startswith(kind):
+            if _kind(layer).startswith(kind) and _kind(layer) not in but:
                 self.layers.remove(layer)
                 if layer in self._viewer.layers:
                     self._viewer.layers.remove(layer)
+
+
+def _kind(layer: Image) -> str:
+    kind: str = layer.metadata["napari_ka2er"]["map"]
+    return kind
 
 
 def next_slice(scores: NDArray[np.float64], reviewed: frozenset[int], seen: set[int]) -> int | None:
