@@ -18,7 +18,7 @@ from tests.training.packages import THREE_SLICES, correction, package
 from ka2er_training.cli import main
 from ka2er_training.holdout import check_training_data
 from ka2er_training.ingest import ingest, withdraw
-from ka2er_training.ingest_plan import held_patients, n_held, plan_ingest
+from ka2er_training.ingest_plan import held_patients, plan_ingest
 from ka2er_training.ledger import ignore_value, settle_all
 from ka2er_training.package_check import check_for_workspace
 from ka2er_training.workspace import Workspace, read_json
@@ -226,18 +226,30 @@ def test_an_older_workspace_gets_new_digests(work):
 
 
 def test_as_many_patients_are_held_as_the_gate_needs_where_there_are_enough():
-    counts = [n_held(n, 0, 0.25) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 20)]
+    counts = [len(held_of(n)) for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 20)]
     assert counts == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 5]
-    assert [n_held(8, known, 0.25) for known in (1, 2, 3, 9)] == [2, 2, 2, 2]
-    assert [n_held(8, 0, share) for share in (0.0, 0.1, 0.5)] == [0, 3, 4]
+    assert [len(held_of(8, known)) for known in (1, 2, 3, 9)] == [2, 2, 2, 2]
+    assert [len(held_of(8, 0, share)) for share in (0.0, 0.1, 0.5)] == [0, 3, 4]
 
 
-def test_who_is_held_depends_on_names_alone_and_more_are_the_same_and_others():
-    patients = [f"p{i}" for i in range(9)]
-    three = held_patients(patients, 3, "s")
-    assert three == held_patients(reversed(patients), 3, "s")
-    assert three < held_patients(patients, 5, "s")
-    assert three != held_patients(patients, 3, "another")
+def held_of(n, known=0, share=0.25, salt="s", cases=1):
+    return held_patients({f"p{i}": cases for i in range(n)}, known, share, salt)
+
+
+def test_who_is_held_depends_on_names_alone_and_of_more_patients_they_come_first():
+    three = held_of(9)
+    backwards = {f"p{i}": 1 for i in reversed(range(9))}
+    assert three == held_patients(backwards, 0, 0.25, "s")
+    assert three < held_of(9, 0, 0.6)
+    assert three != held_of(9, salt="another")
+
+
+def test_the_gate_counts_cases_and_a_patient_stays_whole():
+    assert len(held_of(4, cases=2)) == 1  # two of the eight cases; four would be too many
+    assert len(held_of(8, cases=2)) == 2
+    uneven = {f"p{i}": 1 for i in range(7)} | {"twice": 2}
+    held = held_patients(uneven, 0, 0.0001, "s")
+    assert sum(uneven[name] for name in held) == 3
 
 
 def test_of_eight_new_patients_three_are_held_for_ever(work, tmp_path):

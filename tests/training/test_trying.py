@@ -76,14 +76,15 @@ def test_the_interpolation_with_most_of_the_new_that_passes_is_taken(tmp_path):
 
 
 def test_an_interpolation_is_asked_about_no_other_task_once_it_does_not_gain(tmp_path):
-    changes = {1.0: (0.05, -0.05), 0.75: (0.0, -0.05), 0.5: (0.03, -0.02), 0.25: (0.02, 0.0)}
+    changes = {1.0: (0.05, -0.05), 0.75: (0.0, 0.0), 0.5: (0.0, 0.0), 0.25: (0.02, 0.0)}
     fight, _ = contest(tmp_path, changes)
     decision = try_gate(fight, tmp_path / "work")
+    # 1.0 was stopped by the lung, 0.75 by the hip.
     assert [a for a in asked if 0 < a[0] < 1] == [
-        (0.75, "hip"), (0.5, "hip"), (0.5, "lung"), (0.25, "hip"), (0.25, "lung")
+        (0.75, "lung"), (0.75, "hip"), (0.5, "hip"), (0.25, "hip"), (0.25, "lung")
     ]  # fmt: skip
-    assert decision.tries[1].reason.endswith("(not asked: lung)")
-    assert [task.task for task in decision.tries[1].tasks] == ["hip"]
+    assert decision.tries[2].reason.endswith("(not asked: lung)")
+    assert [task.task for task in decision.tries[2].tasks] == ["hip"]
     assert decision.promoted
     assert {task.task for task in decision.verdict.tasks} == {"hip", "lung"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.gate import MIN_HELD
@@ -10,7 +11,7 @@ from ka2er_training.package_check import patient_of_case, place_of
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ka2er_training.package_check import Place
     from ka2er_training.workspace import Workspace
@@ -26,7 +27,7 @@ def plan_ingest(
 
     Known images and patients stay on their side.  Of the new patients of each task a share,
     ``[retrain] held_share``, is kept from training for the gate, chosen by the hash of their name;
-    more of them if the gate would else have too few, see `n_held`.
+    more of them if the gate would else have too few, see `held_patients`.
 
     Parameters
     ----------
@@ -76,45 +77,52 @@ def _sides(workspace: Workspace, found: Sequence[Found]) -> dict[tuple[str, str]
     sides: dict[tuple[str, str], str] = {}
     for task in {package.task.name for package, _, _ in found}:
         own = [(case, place) for package, case, place in found if package.task.name == task]
-        new = {patient_of_case(case) for case, place in own if not place.side}
-        known = _held(workspace, task) | {patient_of_case(c) for c, p in own if p.side == "held"}
-        number = n_held(len(new), len(known), settings.retrain.held_share)
-        held = held_patients(new, number, settings.holdout.salt)
+        new = Counter(patient_of_case(case) for case, place in own if not place.side)
+        known = _n_known(workspace, task, [case for case, place in own if place.side == "held"])
+        share, salt = settings.retrain.held_share, settings.holdout.salt
+        held = held_patients(new, known, share, salt)
         sides |= {(task, patient): "held" if patient in held else "training" for patient in new}
     return sides
 
 
-def _held(workspace: Workspace, task: str) -> set[str]:
-    """Return the patients of a task who are kept from training for the gate."""
-    return {str(case["patient"]) for case in workspace.manifest(task) if case["split"] == "held"}
+def _n_known(workspace: Workspace, task: str, coming: Sequence[PackagedCase]) -> int:
+    """Return how many corrections of a task are held without any new patient."""
+    images = {case["image"] for case in workspace.manifest(task) if case["split"] == "held"}
+    return len(images | {case.content for case in coming})
 
 
-def n_held(n_new: int, n_known: int, share: float) -> int:
-    """Return how many new patients of a task are kept from training.
+def held_patients(
+    patients: Mapping[str, int], n_known: int, share: float, salt: str
+) -> frozenset[str]:
+    """Return the new patients of a task who are kept from training: those of lowest hashes.
 
-    The share of them, and as many as the gate lacks (`MIN_HELD`), but then at most three of
-    eight, so that most corrections are learned from: three of eight or more, two of six or seven,
-    one of four or five, none of fewer.
+    The share of them, and as many as the gate lacks cases (`MIN_HELD`), but for that at most three
+    of eight cases, so that most corrections are learned from.  Of fewer than four patients the
+    share, rounded down.
 
     Parameters
     ----------
-    n_new : int
-        Patients who are new to the task.
+    patients : mapping of str to int
+        How many cases each of them has, in any order.
     n_known : int
-        Patients who are held already.
+        Cases that are held already.
     share : float
         ``[retrain] held_share``; 0 holds nobody.
+    salt : str
+        Of the hash.
     """
-    if n_new < 4 or not share:
-        return int(share * n_new)
-    lacking = max(0, MIN_HELD - n_known)
-    return max(int(share * n_new), min(lacking, 3 * n_new // 8))
-
-
-def held_patients(patients: Iterable[str], number: int, salt: str) -> frozenset[str]:
-    """Return so many of the patients: those of lowest hashes, whatever order they come in."""
     ranked = sorted(patients, key=lambda p: hashlib.sha256(f"{salt}:held:{p}".encode()).digest())
-    return frozenset(ranked[:number])
+    held = ranked[: int(share * len(ranked))]
+    if len(ranked) < 4 or not share:
+        return frozenset(held)
+    room = 3 * sum(patients.values()) // 8
+    for patient in ranked[len(held) :]:
+        n_held = sum(patients[name] for name in held)
+        if n_known + n_held >= MIN_HELD:
+            break
+        if n_held + patients[patient] <= room:
+            held.append(patient)
+    return frozenset(held)
 
 
 def held_notes(workspace: Workspace, plan: Sequence[dict[str, Any]]) -> list[str]:

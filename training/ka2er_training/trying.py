@@ -1,8 +1,8 @@
 """Trying a new student, or expert, at the gate: itself, then what lies between old and new.
 
 Old and new are evaluated on every task's cases, each case for its own task.  An interpolation is
-asked about the corrected tasks first, and about no further task once it is refused: what the others
-would say could not let it through.
+asked first about the tasks that stopped the try before it, then about the corrected ones, and about
+no further task once it is refused: what the others would say could not let it through.
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ class Contest:
     settings: GateSettings
     tasks: Collection[str]
 
-    @property
-    def order(self) -> list[str]:
-        """All tasks, the corrected ones first."""
-        return sorted(self.tasks, key=lambda name: name not in self.corrected)
+    def order(self, last: Verdict) -> list[str]:
+        """Return all tasks, those first that stopped the last try, then corrected ones."""
+        odd = {verdict.task for verdict in last.tasks if verdict.problems}
+        return sorted(self.tasks, key=lambda name: (name not in odd, name not in self.corrected))
 
     def score(self, folder: Path) -> Scored:
         """Return what the one in a folder reaches on every task."""
@@ -157,7 +157,7 @@ def try_gate(contest: Contest, work: Path) -> Decision:
         except UserError as error:
             why_not = f"{error}"
             break
-        verdict, after = _interpolated(contest, before, folder)
+        verdict, after = _interpolated(contest, before, folder, contest.order(tries[-1]))
         tries.append(verdict.with_share(share))
         if verdict.promoted:
             reason = f"{verdict.reason} (an interpolation with {share:g} of the new weights)"
@@ -167,10 +167,11 @@ def try_gate(contest: Contest, work: Path) -> Decision:
     return Decision(False, contest.new, reason, tuple(tries), before, first)
 
 
-def _interpolated(contest: Contest, before: Scored, folder: Path) -> tuple[Verdict, Scored]:
+def _interpolated(
+    contest: Contest, before: Scored, folder: Path, order: Sequence[str]
+) -> tuple[Verdict, Scored]:
     """Judge an interpolation task by task, until it is refused or all have been asked."""
     ask, found = contest.scorer(folder), Scored([], {})
-    order = contest.order
     for n, task in enumerate(order, start=1):
         found = found.also(ask(task))
         verdict = _judge(contest, before, found, order[:n])
