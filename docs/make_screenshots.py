@@ -4,7 +4,8 @@ r"""Take screenshots of the Annotate widget at each step of a real run, for the 
     xvfb-run -a -s "-screen 0 1920x1080x24" python docs/make_screenshots.py --size 1280x800
 
 The student is the one that ships, the window is real; nothing is drawn by hand.  With a cache
-that knows the volume, segmenting is over before its picture is taken.
+that knows the volume, segmenting is over before its picture is taken.  With --workspace, a copy of
+a workspace that has the task, a round of training is begun with what was exported, and stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
-import numpy as np
 from qtpy.QtWidgets import QApplication
 
 from napari_ka2er.widgets.session_view import Tool
@@ -95,22 +95,45 @@ def main() -> None:
     run.settle()
     run.shoot("8_reviewed")
     with tempfile.TemporaryDirectory() as folder:
-        run.controller.export(Path(folder) / "Dataset001_case", reviewer="A. Reader")
+        package = Path(folder) / f"Dataset001_{args.task}"
+        run.controller.export(package, reviewer="A. Reader")
         run.settle()
         run.shoot("9_exported")
+        if args.workspace is not None:
+            train(run, args.workspace, package)
     run.widget.close()
     run.viewer.close()
 
 
+def train(run: Run, workspace: Path, package: Path) -> None:
+    """Begin a round with a package, and stop it."""
+    panel = run.panel("Train")
+    for title, part in run.widget.sections.parts.items():
+        part.open(title == "Train")
+    run.shoot("10_train")
+    panel.set_workspace(workspace)
+    panel.take_package(package)
+    run.shoot("11_train_ready")
+    panel.start.click()
+    run.wait(lambda: panel._status.share > 0 or not panel._status.is_running, 2.0)
+    run.shoot("12_training")
+    panel.stop.click()
+    run.wait(lambda: not panel._status.is_running)
+
+
 def correct(run: Run) -> None:
     """Click once, and paint once."""
-    volume = run.controller.session.volume
-    middle = np.array(volume.shape) // 2
+    n_rows, n_columns = run.controller.session.volume.shape[1:]
+    shown = run.controller.shown_slice()[1]
     run.panel("Prompt").tools[Tool.POSITIVE].click()
-    run.controller.view.points.add(np.add(middle, (0, 0, volume.shape[2] // 5)))
+    run.controller.view.points.add((shown, n_rows // 2, 2 * n_columns // 3))
     run.settle()
     run.panel("Correct").brush.click()
-    run.controller.view.labels.paint(tuple(middle), run.controller.label)
+    run.panel("Correct").brush_width.mm.setValue(12.0)
+    with run.controller.view.labels.block_history():  # a stroke, as a drag of the mouse
+        for step in range(12):
+            at = (shown, n_rows // 2 - 6, n_columns // 2 - 18 + step)
+            run.controller.view.labels.paint(at, run.controller.label)
     run.settle()
     run.shoot("6_corrected")
 
@@ -122,6 +145,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--theme", default="dark", choices=["dark", "light"])
     parser.add_argument("--volume", default="ct_chest", help="key of a sample volume")
     parser.add_argument("--task", default="lungs")
+    parser.add_argument("--workspace", type=Path, help="for the pictures of training")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     return parser.parse_args()
 

@@ -308,6 +308,9 @@ def test_labels_sizes_and_package_are_written_in_the_volumes_place(
     assert check_package(tmp_path / "Dataset001_one") == []
     line = json.loads((tmp_path / "Dataset001_one" / "corrections.jsonl").read_text())
     assert (line["reviewer"], line["patient"]) == ("ann", "p7")
+    assert started.is_exported
+    stroke(started, qtbot, (7, 10, 10))
+    assert not started.is_exported, "there is something new"
 
 
 def test_several_sessions_go_into_one_package(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +13,8 @@ from tests.widgets.panelling import begin, idle
 
 from ka2er_training.registry import current, student_folder
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.widgets.retraining import Retraining
-from napari_ka2er.widgets.train_panel import TrainPanel
+from napari_ka2er.widgets.retraining import Retraining, RoundStatus, _reason
+from napari_ka2er.widgets.train_panel import TrainPanel, outcome
 
 if TYPE_CHECKING:
     from ka2er_training.workspace import Workspace
@@ -57,7 +59,9 @@ def test_a_package_that_cannot_be_taken_is_told_with_the_reason(panel, workspace
 
 
 @pytest.mark.slow
-def test_a_round_survives_the_window_and_is_found_again(panel, workspace, qtbot, controller):
+def test_a_round_survives_the_window_and_is_found_again(
+    panel, workspace, qtbot, controller, failures
+):
     balls = correction(workspace, 10)
     given = package(workspace.folder.parent / "Dataset007_balls", balls)
     panel.set_workspace(workspace.folder)
@@ -75,9 +79,32 @@ def test_a_round_survives_the_window_and_is_found_again(panel, workspace, qtbot,
     later.stop.click()
     qtbot.waitUntil(lambda: not first.is_running, timeout=120_000)
     later._look()
+    assert not failures, "it was asked to stop"
     assert "broken off" in later.told.text()
     assert later.start.text() == "Go on"
     assert current(workspace) == "v0001"
+
+
+BEGIN_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from napari_ka2er.widgets.retraining import Retraining
+Retraining(Path(sys.argv[1])).start([Path(sys.argv[2])])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_round_outlives_the_process_that_began_it(workspace, qtbot):
+    given = package(workspace.folder.parent / "Dataset007_balls", correction(workspace, 10))
+    command = [sys.executable, "-c", BEGIN_AND_DIE, str(workspace.folder), str(given)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    later = Retraining(workspace.folder)
+    qtbot.waitUntil(lambda: later.status().what not in ("", "starting"), timeout=240_000)
+    assert later.is_running
+    later.stop()
+    qtbot.waitUntil(lambda: not later.is_running, timeout=120_000)
+    assert later.status().is_broken
 
 
 @pytest.mark.slow
@@ -88,7 +115,13 @@ def test_a_killed_round_can_go_on(workspace, qtbot):
     qtbot.waitUntil(lambda: retraining.status().what not in ("", "starting"), timeout=240_000)
     os.killpg(retraining._process.pid, signal.SIGKILL)
     qtbot.waitUntil(lambda: not retraining.is_running, timeout=60_000)
-    assert Retraining(workspace.folder).status().is_broken
+    again = Retraining(workspace.folder)
+    assert again.status().is_broken
+    again.start([], resume=True)
+    qtbot.waitUntil(lambda: again.status().what not in ("", "starting"), timeout=240_000)
+    again.stop()
+    qtbot.waitUntil(lambda: not again.is_running, timeout=120_000)
+    assert again.status().error == ""
 
 
 def test_a_session_goes_on_with_another_student(
@@ -105,3 +138,36 @@ def test_a_session_goes_on_with_another_student(
     controller.use_student(tmp_path)
     assert "student.json" in failures[0]
     assert controller.student_card.version == "v0001"
+
+
+def test_what_to_press_first_is_bold_and_nothing_empty_is_shown(panel, workspace, tmp_path):
+    bold = lambda made: made.font().bold()  # noqa: E731
+    assert bold(panel.choose)
+    assert not panel.bar.isVisibleTo(panel)
+    assert not panel.log.isVisibleTo(panel)
+    assert "Choose a workspace" in panel.told.text()
+    panel.set_workspace(workspace.folder)
+    assert not bold(panel.choose)
+    assert bold(panel.add_package)
+    assert not panel.bar.isVisibleTo(panel)
+    panel._controller.exported.emit(tmp_path / "Dataset001_x")
+    panel._controller.exported.emit(tmp_path / "Dataset001_x")
+    assert panel.packages.count() == 1, "what was just exported is offered, once"
+    assert bold(panel.start)
+    assert not bold(panel.add_package)
+
+
+def test_of_a_traceback_only_the_last_line_is_told():
+    lines = ("round 1: plan", "Traceback (most recent call last):", "  ^^^^", "OSError: full")
+    assert _reason(lines) == "OSError: full"
+    assert _reason(("error: wanted a", "remedy: b")) == "error: wanted a remedy: b"
+    assert _reason(()) == "it ended without a word"
+
+
+def test_what_broke_a_round_is_told_but_not_that_it_was_stopped():
+    broken = RoundStatus(is_broken=True, error="no room on the disk")
+    assert outcome(broken) == (
+        "A round was broken off: no room on the disk. Go on takes it up where it was."
+    )
+    stopped = RoundStatus(is_broken=True)
+    assert outcome(stopped) == "A round was broken off. Go on takes it up where it was."

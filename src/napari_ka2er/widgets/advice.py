@@ -44,6 +44,9 @@ def advise(controller: Any, labels: Any) -> Advice:
     if controller.view is None or not controller.view.is_complete:
         text = "A layer was removed; nothing is lost. Press Show layers again, under Prompt."
         return Advice(stage, text)
+    if stage is Stage.EXPORT and controller.is_exported:
+        text = "Exported. Open Train, or choose the next volume and press Start anew."
+        return Advice(stage, text)
     return Advice(stage, _UNDER_WAY.get(controller.work) or _in_session(session, stage))
 
 
@@ -78,7 +81,7 @@ def _in_session(session: Any, stage: Stage) -> str:
     if stage is Stage.SEGMENT:
         return "Press Segment all, or click on the structure with + Point."
     if stage is Stage.EXPORT:
-        return "Press Export package… for training, or Save labels…."
+        return "Press Export package… (for training) or Save labels… (as a file)."
     if Status.FLAGGED in session.state.statuses.values():
         return "A label is flagged. Correct what is wrong, or ask somebody."
     return "Click where it is wrong, or paint. Then open Review and mark what is right."

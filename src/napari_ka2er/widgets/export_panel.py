@@ -25,7 +25,7 @@ class ExportPanel(Panel):
         self.reviewer = line("reviewer", "Who vouches for the labels; goes into the package.")
         self.reviewer.setPlaceholderText("reviewer")
         tip = "A pseudonym: all cases of one patient stay on one side of the hold-out."
-        self.patient = line("patient", tip, "patient pseudonym")
+        self.patient = line("patient", tip, "patient alias")
         tip = "What to call the case in the package; empty: a part of the image's digest."
         self.case = line("case_name", tip, "case name")
         self.others = QListWidget()

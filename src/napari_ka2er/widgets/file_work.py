@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.sessions import SessionSummary
@@ -19,7 +19,15 @@ from napari_ka2er.widgets.services import Services
 
 
 class FileWork(ModelWork):
-    """Labels, packages, sizes, the autosaved mask and what can be restored; see `SessionBase`."""
+    """Labels, packages, sizes, the autosaved mask and what can be restored; see `SessionBase`.
+
+    Signals
+    -------
+    exported(Path)
+        A package was written to this folder.
+    """
+
+    exported = Signal(object)
 
     def __init__(
         self, viewer: Any, services: Services, sessions: Path, parent: QObject | None = None
@@ -30,6 +38,7 @@ class FileWork(ModelWork):
         self._files.failed.connect(self._fail)
         self._files.emptied.connect(self._files_emptied)
         self._n_saving = 0
+        self._exported: tuple[Any, int] | None = None  # the session, and how much was done in it
         self._known: dict[Any, list[SessionSummary]] = {}  # layer's id -> what can be restored
         self._n_saved = 0  # how often the mask had been changed when it was saved
         self._autosave_timer = QTimer(self)
@@ -39,6 +48,12 @@ class FileWork(ModelWork):
     def is_saving(self) -> bool:
         """Whether labels or a package are being written."""
         return self._n_saving > 0
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the session was exported, and nothing was done to its mask since."""
+        session = self.session
+        return session is not None and self._exported == (session, session.state.history.n_done)
 
     def restorable(self, layer: Any) -> list[SessionSummary]:
         """Return the unfinished sessions of the volume in a layer, as far as known by now.
@@ -79,9 +94,15 @@ class FileWork(ModelWork):
         Cases of other sessions, given by their folders, go into the same package.
         """
         who = files.Who(reviewer, patient, name)
-        report = self.progressed.emit
+        report, session = self.progressed.emit, self.session
+        n_done = 0 if session is None else session.state.history.n_done
+
+        def note() -> None:
+            self._exported = session, n_done
+            self.exported.emit(path)
+
         self._write(
-            lambda desk, folder: files.export(path, folder, desk, more_sessions, who, report)
+            lambda desk, folder: files.export(path, folder, desk, more_sessions, who, report), note
         )
 
     def set_autosave(self, seconds: int) -> None:
@@ -90,12 +111,19 @@ class FileWork(ModelWork):
         if seconds > 0:
             self._autosave_timer.start(1000 * seconds)
 
-    def _write(self, write: Callable[[SessionDesk, Path], str]) -> None:
+    def _write(
+        self, write: Callable[[SessionDesk, Path], str], then: Callable[[], None] | None = None
+    ) -> None:
+        def finish(text: str) -> None:
+            self.told.emit(text)
+            if then is not None:
+                then()
+
         with self._reporting():
             started, desk = self._need(), self._desk
             if desk is not None:
                 self._n_saving += 1
-                self._files.do(lambda: write(desk, started.folder), self.told.emit)
+                self._files.do(lambda: write(desk, started.folder), finish)
                 self._note()
 
     def _autosave(self) -> None:

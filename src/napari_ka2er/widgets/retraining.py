@@ -43,7 +43,7 @@ class RoundStatus:
     result : dict or None
         What the last finished round came to: ``status``, ``reason``, ``version``, ``report``.
     error : str
-        Why the last round that was started here ended without a result, or nothing.
+        Why the last round that was started here ended without a result and unasked, or nothing.
     """
 
     is_running: bool = False
@@ -127,6 +127,7 @@ class Retraining:
         progress = _read(self._folder / _PROGRESS) or {}
         result = None if is_running else _read(self._folder / _RESULT)
         is_over = self._process is not None and not is_running and result is None
+        is_wrong = is_over and not self._n_stops
         return RoundStatus(
             is_running=is_running,
             is_broken=not is_running and self._is_broken(),
@@ -134,7 +135,7 @@ class Retraining:
             what=str(progress.get("what", "starting")) if is_running else "",
             lines=lines,
             result=result,
-            error=(" ".join(lines[-3:]) or "it ended without a word") if is_over else "",
+            error=_reason(lines) if is_wrong else "",
         )
 
     def student(self, version: str) -> Path:
@@ -186,6 +187,12 @@ _APART: dict[str, Any] = (
     else {"start_new_session": True}
 )
 _INTERRUPT: int = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """Return what a log's last lines say: an error in our words, or a traceback's last line."""
+    is_traceback = any(line.startswith("Traceback") for line in lines)
+    return " ".join(lines[-1:] if is_traceback else lines[-3:]) or "it ended without a word"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -10,11 +10,13 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFileDialog, QListWidget, QPlainTextEdit, QProgressBar
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.widgets.parts import Panel, allow, button, line, note, row, small
+from napari_ka2er.widgets.parts import Panel, allow, button, emphasise, line, note, row, small
 from napari_ka2er.widgets.retraining import PROMOTED, Retraining, RoundStatus
 
 _EVERY_MS = 1000
 _NO_WORKSPACE = "choose a workspace first; ka2er init makes one"
+_NO_PACKAGE = "add a package first"
+_CHOOSE = "Choose a workspace, add what Export package… has made, and press Retrain."
 
 
 class TrainPanel(Panel):
@@ -52,6 +54,10 @@ class TrainPanel(Panel):
 
     def _lay_out(self) -> None:
         self.bar.setRange(0, 100)
+        self.bar.hide()
+        self.log.hide()
+        self.told.setText(_CHOOSE)
+        self._controller.exported.connect(self.take_package)
         self.folder.editingFinished.connect(lambda: self.set_workspace(Path(self.folder.text())))
         self.add(row(self.folder, self.choose), self.packages)
         self.add(row(self.add_package, self.remove_package), row(self.start, self.stop))
@@ -64,7 +70,7 @@ class TrainPanel(Panel):
         none = "" if self._retraining is not None else _NO_WORKSPACE
         status = self._status
         running = "a round is at work" if status.is_running else ""
-        packages = "" if self.packages.count() or status.is_broken else "add a package first"
+        packages = "" if self.packages.count() or status.is_broken else _NO_PACKAGE
         self.start.setText("Go on" if status.is_broken else "Retrain")
         tip = "Retrain the experts of what was corrected, and the student; the gate decides."
         again = "Go on with the round that was broken off."
@@ -74,6 +80,9 @@ class TrainPanel(Panel):
         allow(self.add_package, "A folder that Export package… has made.", running)
         unchosen = "" if self.packages.currentRow() >= 0 else "choose one in the list"
         allow(self.remove_package, "Take the chosen package out of the list.", unchosen)
+        emphasise(self.choose, bool(none))
+        emphasise(self.add_package, packages == _NO_PACKAGE and not none and not running)
+        emphasise(self.start, not (none or running or packages))
         self._refresh_outcome()
 
     def _refresh_outcome(self) -> None:
@@ -81,6 +90,7 @@ class TrainPanel(Panel):
         better = "" if result.get("status") == PROMOTED else "no round has made a new student"
         tip = "Go on in this session with the new student; nothing of the session is lost."
         allow(self.use, tip, self.no_session() or better)
+        emphasise(self.use, not (self.no_session() or better))
         report = "" if result.get("report") else "there is none yet"
         allow(
             self.report, "Show the round's page: what was trained and why it was decided.", report
@@ -178,7 +188,7 @@ class TrainPanel(Panel):
         status = self._status
         self.bar.setValue(round(100 * status.share))
         self.bar.setVisible(status.is_running)
-        self.told.setText(outcome(status))
+        self.told.setText(outcome(status) or _CHOOSE)
         text = "\n".join(status.lines)
         if text != self.log.toPlainText():
             self.log.setPlainText(text)
@@ -195,5 +205,6 @@ def outcome(status: RoundStatus) -> str:
         which = f" {version}" if version else ""
         return f"{status.result.get('status')}{which}: {status.result.get('reason')}."
     if status.is_broken:
-        return "A round was broken off; Go on takes it up where it was."
+        why = f": {status.error}" if status.error else ""
+        return f"A round was broken off{why}. Go on takes it up where it was."
     return status.error

@@ -17,6 +17,7 @@ from napari_ka2er.core.volume import REVERSE
 from napari_ka2er.widgets.layers import Source, source_of
 from napari_ka2er.widgets.parts import Panel, button, combo, emphasise, note, row, small
 
+_TIP = "The image layer to segment. It is read, never changed."
 _SAMPLES = {
     "ct_chest": "CT: chest",
     "icbm_t1": "MR: T1 brain",
@@ -46,8 +47,7 @@ class VolumePanel(Panel):
         super().__init__(controller)
         self._viewer = viewer
         self._images: list[Image] = []
-        tip = "The image layer to segment. It is read, never changed."
-        self.volume, self.description = combo("volume", tip), note("volume_description")
+        self.volume, self.description = combo("volume", _TIP), note("volume_description")
         self.open = small(button("Open…", self._open, "open_volume"))
         self.open.setToolTip("Open a NIfTI, NRRD, MetaImage, TIFF or DICOM file.")
         self.sample = self._sample_button()
@@ -137,6 +137,8 @@ class VolumePanel(Panel):
         except UserError as error:
             text = str(error)
         self.description.setText(text)
+        name = "" if self.layer is None else f"{self.layer.name}\n\n"
+        self.volume.setToolTip(name + _TIP)  # the list may be too narrow for the name
         self.refresh()
         self.chosen.emit()
 
