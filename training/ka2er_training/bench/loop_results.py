@@ -11,7 +11,7 @@ from ka2er_training.bench.stats import mean_over_seeds
 from ka2er_training.evaluate import Row, per_case
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ka2er_training.bench.cells import Store
     from ka2er_training.bench.loop_entries import LoopEntry
@@ -59,16 +59,24 @@ class LoopResults:
             by_seed.append(per_case(rows))
         return mean_over_seeds(by_seed)
 
-    def clicks(self, arm: str, number: int) -> Values:
+    def clicks(self, arm: str, number: int, good: float | None = None) -> Values:
         """Return, per hold-out case and label, the clicks until it was good, seeds averaged.
 
         A label that is not good after all clicks counts as one more than there were.
         """
+        goal = self.good_dice if good is None else good
+        return self._per_label(arm, number, lambda dice: float(clicks_needed(dice, goal)))
+
+    def clicked(self, arm: str, number: int, n_clicks: int) -> Values:
+        """Return, per hold-out case and label, the Dice after so many clicks, or after all."""
+        return self._per_label(arm, number, lambda dice: dice[min(n_clicks, len(dice) - 1)])
+
+    def _per_label(
+        self, arm: str, number: int, value: Callable[[Sequence[float]], float]
+    ) -> Values:
+        """Return a value of each curve of Dice over clicks, seeds averaged."""
         by_seed = [
-            {
-                f"{row['case']} {row['label']}": float(clicks_needed(row["dice"], self.good_dice))
-                for row in result["clicks"]
-            }
+            {f"{row['case']} {row['label']}": value(row["dice"]) for row in result["clicks"]}
             for result in self.results("measure", arm=arm, round=number)
         ]
         return mean_over_seeds(by_seed)

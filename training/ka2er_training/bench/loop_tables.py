@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from ka2er_training.bench.loop_results import LoopResults
 
+# What counts as good when clicks are counted, besides the settings' own, and after how many clicks
+# Dice is told.
+GOALS = (0.8, 0.85)
+CLICKS = (0, 5, 10)
 INTERVALS = (
     "Mean over the labels within a case and over the hold-out cases [95 % bootstrap interval over "
     "cases], number of cases. One case has no interval."
@@ -131,45 +135,62 @@ def _work(cases: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def click_table(results: LoopResults) -> Table:
-    """Return the clicks that a label of the hold-out takes, round by round."""
-    start = results.clicks(NO_CHANGE, 0)
+    """Return the clicks that a label of the hold-out takes, and what they reach, round by round."""
+    goals = (*(goal for goal in GOALS if goal < results.good_dice), results.good_dice)
+    start = [results.clicks(NO_CHANGE, 0, goal) for goal in goals]
     rows = []
     for number, arm in results.curve():
-        values = results.clicks(arm, number)
-        if values:
-            interval = bootstrap(list(values.values()))
-            change = "" if arm == NO_CHANGE else change_cell(values, start)
-            rows.append((str(number), f"{interval.mean:.2f}", str(interval.n), change))
-    title = f"Clicks to a Dice of {results.good_dice:.2f} on the hold-out"
+        values = [results.clicks(arm, number, goal) for goal in goals]
+        if values[0]:
+            after = (results.clicked(arm, number, n) for n in CLICKS)
+            dice = (f"{np.mean(list(one.values())):.3f}" for one in after)
+            counts = (_clicks(*pair, arm) for pair in zip(values, start, strict=True))
+            rows.append((str(number), str(len(values[0])), *dice, *counts))
+    head = (
+        "after round", "labels", *(f"Dice after {n} clicks" for n in CLICKS),
+        *(f"clicks to {goal:.2f} (change)" for goal in goals),
+    )  # fmt: skip
     note = (
         "Of the corrected task, clicks only; a label that is not good after the last click counts "
         "as one more. Changes are paired, against the start."
     )
-    return Table(title, ("after round", "clicks", "labels", "change"), tuple(rows), note)
+    return Table("Clicks on the hold-out", head, tuple(rows), note)
+
+
+def _clicks(values: Mapping[str, float], start: Mapping[str, float], arm: str) -> str:
+    mean = f"{np.mean(list(values.values())):.2f}"
+    return mean if arm == NO_CHANGE else f"{mean} ({change_cell(values, start)})"
 
 
 def time_table(results: LoopResults) -> Table:
-    """Return what a round takes, beside training from scratch."""
+    """Return what a round takes, beside the start and training from scratch."""
     last = max((entry.round for entry in results.entries), default=0)
-    scratch = results.seconds(SCRATCH, last)
+    whole = [results.seconds(arm, n) for arm, n in ((NO_CHANGE, 0), (SCRATCH, last))]
     rows = []
-    for arm, number in ((SCRATCH, last), *((OURS, n) for n in range(1, last + 1))):
+    for arm, number in (
+        (NO_CHANGE, 0), (SCRATCH, last), *((OURS, n) for n in range(1, last + 1)),
+    ):  # fmt: skip
         cpu, wall = (results.seconds(arm, number, kind) for kind in ("cpu_s", "seconds"))
         if cpu is None or wall is None:
             continue
-        share = f"{100 * cpu / scratch:.0f} %" if scratch else MISSING
-        stages: Counter[str] = Counter()
-        for result in results.results("state", arm=arm, round=number):
-            stages.update({k: v["cpu_s"] for k, v in result["stages"].items()})
-        told = ", ".join(f"{name} {seconds:.0f}" for name, seconds in stages.most_common(4))
-        name = arm if arm == SCRATCH else f"round {number}"
-        rows.append((name, f"{cpu:.0f}", f"{wall:.0f}", share, told))
-    head = ("", "CPU s", "wall s", "share of from scratch", "where (CPU s)")
+        shares = (f"{100 * cpu / one:.0f} %" if one else MISSING for one in whole)
+        name = {NO_CHANGE: "start", SCRATCH: arm}.get(arm, f"round {number}")
+        rows.append((name, f"{cpu:.0f}", f"{wall:.0f}", *shares, _where(results, arm, number)))
+    head = ("", "CPU s", "wall s", "share of the start", "share of from scratch", "where (CPU s)")
     note = (
-        "A round is everything from the packages to the report, the gate's evaluations too; from "
-        "scratch is the trainings alone. Wall time was shared with other work."
+        "A round is everything from the packages to the report, the gate's evaluations too; the "
+        "start and from scratch are the trainings alone. Wall time was shared with other work."
     )
     return Table("What a round takes", head, tuple(rows), note)
+
+
+def _where(results: LoopResults, arm: str, number: int) -> str:
+    """Return the stages that took most."""
+    stages: Counter[str] = Counter()
+    found = results.results("state", arm=arm, round=number)
+    for result in found:
+        stages.update({k: v["cpu_s"] / len(found) for k, v in result["stages"].items()})
+    return ", ".join(f"{name} {seconds:.0f}" for name, seconds in stages.most_common(5))
 
 
 def control_table(results: LoopResults) -> Table:
