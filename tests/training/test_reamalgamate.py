@@ -61,6 +61,7 @@ def test_a_round_is_short_slow_and_warm():
     assert recipe.seed == recipe.sizes.clicks.seed == 7
     assert recipe.teaching.steps == recipe.sizes.schedule.steps
     assert (recipe.teaching.positive_weight, recipe.teaching.collapse) == (1.0, 0.0)
+    assert recipe.teaching.routing == 0.0
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 0.5), (0.8, 0.8), (0.0, 0.0), (1.0, 1.0)])

@@ -48,7 +48,9 @@ def warm_recipe(
     """Return the recipe of a round.
 
     Everything that helps an untrained student over its first steps is left out: foreground
-    weights, the hinge against collapse, full mode first.
+    weights, the hinge against collapse, full mode first, and the loss that leads images to their
+    own expert.  The last would go on sharpening the routing in every round, of all tasks, until
+    experts fall under `sparse_threshold` and are not run where they used to be.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def warm_recipe(
         mixed_from=0.0,
         positive_weight=1.0,
         collapse=0.0,
-        routing=0.2 * recipe.teaching.routing,  # what it has fallen to at the end of a training
+        routing=0.0,
     )
     return dataclasses.replace(recipe, teaching=teaching)
 
