@@ -154,6 +154,7 @@ def test_what_to_press_first_is_bold_and_nothing_empty_is_shown(panel, workspace
     panel._controller.exported.emit(tmp_path / "Dataset001_x")
     assert panel.packages.count() == 1, "what was just exported is offered, once"
     assert bold(panel.start)
+    assert "1 package;" in panel.told.text()
     assert not bold(panel.add_package)
 
 

@@ -160,7 +160,7 @@ class GridFeatures:
                 progress(done / len(tiles), f"window {done + 1} of {len(tiles)}")
             self.store.write(tile, self._values(self._encode(tile)))
         if progress is not None:
-            progress(1.0, "filled")
+            progress(1.0, "encoded")
         return len(tiles)
 
     def _values(self, encoded: Encoded) -> dict[str, NDArray[np.float16]]:

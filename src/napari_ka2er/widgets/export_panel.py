@@ -48,7 +48,7 @@ class ExportPanel(Panel):
         unchecked = saving or ("mark what you checked as reviewed first" if is_empty else "")
         tip = "Write volume and labels as a package for training; what was not reviewed is ignored."
         allow(self.export, tip, unchecked)
-        emphasise(self.export, not unchecked)
+        emphasise(self.export, not unchecked and not self._controller.is_exported)
         tip = f"Write the labels in the volume's own geometry: {', '.join(WRITTEN_SUFFIXES)}."
         allow(self.save, tip, saving)
         allow(self.volumes, "Write each label's volume in ml as JSON.", saving)

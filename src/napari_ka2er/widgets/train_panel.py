@@ -122,7 +122,7 @@ class TrainPanel(Panel):
         known = [self.packages.item(n).text() for n in range(self.packages.count())]
         if str(folder) not in known:
             self.packages.addItem(str(folder))
-        self.refresh()
+        self._look()
 
     def _choose(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "A workspace", self.folder.text())
@@ -136,7 +136,7 @@ class TrainPanel(Panel):
 
     def _remove_package(self) -> None:
         self.packages.takeItem(self.packages.currentRow())
-        self.refresh()
+        self._look()
 
     def _start(self) -> None:
         retraining = self._retraining
@@ -188,12 +188,18 @@ class TrainPanel(Panel):
         status = self._status
         self.bar.setValue(round(100 * status.share))
         self.bar.setVisible(status.is_running)
-        self.told.setText(outcome(status) or _CHOOSE)
+        self.told.setText(outcome(status) or self._hint())
         text = "\n".join(status.lines)
         if text != self.log.toPlainText():
             self.log.setPlainText(text)
             self.log.verticalScrollBar().setValue(self.log.verticalScrollBar().maximum())
         self.log.setVisible(bool(text))
+
+    def _hint(self) -> str:
+        n = self.packages.count()
+        if self._retraining is None or not n:
+            return _CHOOSE
+        return f"Retrain learns from {n} package{'s' * (n > 1)}; the gate decides what stays."
 
 
 def outcome(status: RoundStatus) -> str:

@@ -51,7 +51,7 @@ class VolumePanel(Panel):
         self.open = small(button("Open…", self._open, "open_volume"))
         self.open.setToolTip("Open a NIfTI, NRRD, MetaImage, TIFF or DICOM file.")
         self.sample = self._sample_button()
-        self.add(row(self.volume, self.open, self.sample), self.description)
+        self.add(self.volume, row(self.description, self.open, self.sample))
         self.volume.currentIndexChanged.connect(self._choose)
         for event in ("inserted", "removed", "reordered"):
             getattr(viewer.layers.events, event).connect(self._list_images)
