@@ -199,7 +199,8 @@ def _layers_alone(viewer: Any, image: Any, clock: Any, meter: StallMeter) -> lis
     timer.timeout.connect(add_next)
     meter.begin("start")
     timer.start()
-    clock.wait(3000)
+    clock.waitUntil(lambda: layers[-1].mode == "add")
+    clock.wait(1000)
     meter.stop()
     return layers
 
