@@ -73,6 +73,7 @@ def main() -> None:
     run = Run(args)
     run.shoot("1_nothing")
     run.viewer.open_sample("napari-ka2er", args.volume)
+    run.settle()  # until it is known which tasks fit
     run.panel("Task and labels").task.choose(args.task)
     run.shoot("2_volume")
     run.panel("Task and labels").start.click()
