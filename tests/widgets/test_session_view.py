@@ -52,10 +52,10 @@ def work(controller, qtbot):
     settle(controller, qtbot)
 
 
-def test_the_users_layer_is_never_altered(started, viewer, qtbot, failures):
+def test_the_users_layer_is_never_altered(controller, begin, viewer, qtbot, failures):
     image = viewer.layers["scan"]
-    before = fingerprint(image)
-    work(started, qtbot)
+    before = fingerprint(image)  # the start is part of it
+    work(begin(controller, image), qtbot)
     assert not failures
     assert fingerprint(image) == before
     assert list(viewer.layers) == [image], "what we added is gone at the end"
