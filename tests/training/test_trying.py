@@ -171,6 +171,17 @@ def test_an_evaluation_is_made_once_per_student_and_hold_out(fresh):
     assert threshold.n_calls == 2 * n_cases
 
 
+def test_the_first_partial_correction_makes_no_case_evaluated_anew(fresh, monkeypatch):
+    """It gives the dataset an ignore label, which the hold-out does not have."""
+    threshold = Threshold()
+    system = System("digest-a", threshold, ("balls",))
+    before = rows_of(fresh, system, "balls")
+    n_calls = threshold.n_calls
+    monkeypatch.setattr("ka2er_training.evaluate_workspace.ignore_value", lambda *_: 3)
+    assert rows_of(fresh, system, "balls") == before
+    assert threshold.n_calls == n_calls
+
+
 def test_a_corrected_hold_out_is_evaluated_anew(fresh, monkeypatch):
     threshold = Threshold()
     system = System("digest-a", threshold, ("balls",))

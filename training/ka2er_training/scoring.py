@@ -225,10 +225,14 @@ def _name(identity: str) -> str:
 
 
 def _place(workspace: Workspace, system: System, case: LabelledCase) -> Path:
-    """Return the file of a case; its name covers everything that the numbers depend on."""
+    """Return the file of a case; its name covers everything that the numbers depend on.
+
+    The value of unreviewed voxels need not be in it: it comes once and never changes, and a label
+    that has such voxels has another digest than one without.
+    """
     task, entry = case.task, _entry(workspace, case)
     parts: list[Any] = [_FORMAT, version("napari-ka2er"), system.identity, task.to_json()]
-    parts += [entry["id"], entry["image"], entry["label"], SPLITS[entry["split"]][1], case.ignore]
+    parts += [entry["id"], entry["image"], entry["label"], SPLITS[entry["split"]][1]]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     folder = workspace.folder / "reports" / "evaluations" / _name(system.identity)
     return folder / f"{task.name}-{key[:24]}.json"
