@@ -66,7 +66,7 @@ def test_unreviewed_voxels_get_the_highest_value_named_ignore(tmp_path):
     for where in ((slice(1, 2),), (slice(4, 5),), (slice(None), slice(None), slice(9, 10))):
         expected[where] = np.select([new_labels() == 2, new_labels() == 5], [1, 2])[where]
     np.testing.assert_array_equal(labels_of(package)[0], expected)
-    dataset = json.loads((package / "dataset.json").read_text())
+    dataset = json.loads((package / "dataset.json").read_text("utf-8"))
     assert dataset["labels"] == {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}
     assert dataset["channel_names"] == {"0": "CT"}
     assert check_package(package) == []
@@ -75,7 +75,7 @@ def test_unreviewed_voxels_get_the_highest_value_named_ignore(tmp_path):
 def test_a_wholly_reviewed_package_has_no_ignore(tmp_path):
     across_y = Reviewed(False, (frozenset(), frozenset(range(8)), frozenset()))
     package = export_package(tmp_path / "p", [correction(0), correction(1, across_y)])
-    assert "ignore" not in json.loads((package / "dataset.json").read_text())["labels"]
+    assert "ignore" not in json.loads((package / "dataset.json").read_text("utf-8"))["labels"]
     assert sorted(np.unique(labels_of(package)).tolist()) == [0, 1, 2]
     assert check_package(package) == []
 
@@ -117,7 +117,7 @@ def test_names_of_people_do_not_leave_the_house_unless_asked_to(tmp_path):
     session = Session(new_volume(), TASK)
     session.review_volume()
     package = export_package(tmp_path / "p", [correction_of(session)])
-    text = "".join(p.read_text() for p in package.iterdir() if p.is_file())
+    text = "".join(p.read_text("utf-8") for p in package.iterdir() if p.is_file())
     assert "Jane" not in text
     assert read_package(package).cases[0].name.startswith("case_")
     named = export_package(tmp_path / "q", [correction_of(session, name="study 7/a", patient="P4")])
@@ -237,7 +237,7 @@ def package(tmp_path):
 
 def rewrite_manifest(package):
     """What somebody would do who wants a changed file to pass."""
-    manifest = json.loads((package / "manifest.json").read_text())
+    manifest = json.loads((package / "manifest.json").read_text("utf-8"))
     manifest["files"] = {
         path.relative_to(package).as_posix(): {"sha256": file_digest(path), "bytes": 0}
         for path in package.rglob("*")
@@ -322,7 +322,7 @@ def test_a_link_out_of_the_package_is_found(package, tmp_path):
 
 
 def test_a_case_s_name_cannot_lead_out_of_the_package(package):
-    lines = (package / "corrections.jsonl").read_text().splitlines()
+    lines = (package / "corrections.jsonl").read_text("utf-8").splitlines()
     record = {**json.loads(lines[0]), "case": "../../secret"}
     (package / "corrections.jsonl").write_text(json.dumps(record) + "\n" + lines[1] + "\n")
     rewrite_manifest(package)
@@ -348,7 +348,7 @@ def test_a_known_image_is_found_whatever_its_name_type_and_axes(package):
 
 
 def test_a_newer_package_is_refused(package):
-    manifest = json.loads((package / "manifest.json").read_text())
+    manifest = json.loads((package / "manifest.json").read_text("utf-8"))
     (package / "manifest.json").write_text(json.dumps({**manifest, "version": 2}))
     assert "update napari-ka2er" in check_package(package)[0]
 

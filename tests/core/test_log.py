@@ -284,7 +284,7 @@ def test_sessions_are_found_newest_first_and_damaged_ones_left_out(tmp_path):
 
 def test_a_newer_format_is_refused(tmp_path):
     create_session(tmp_path / "s", new_volume(), TASK).close()
-    header = json.loads((tmp_path / "s" / "session.json").read_text())
+    header = json.loads((tmp_path / "s" / "session.json").read_text("utf-8"))
     (tmp_path / "s" / "session.json").write_text(json.dumps({**header, "version": 99}))
     with pytest.raises(UserError, match="update napari-ka2er"):
         replay(tmp_path / "s")

@@ -24,7 +24,7 @@ def copy(student_folder, tmp_path):
 
 def edit(folder, **changes):
     path = folder / "student.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}))
 
 
 def test_a_student_comes_back_as_it_was(tmp_path):
@@ -63,7 +63,7 @@ def test_no_weight_is_stored_twice(tmp_path):
 def test_digests_follow_weights_and_configuration(student_folder, copy):
     same = load_student(copy).digest
     assert same == load_student(student_folder).digest
-    data = json.loads((copy / "student.json").read_text())
+    data = json.loads((copy / "student.json").read_text("utf-8"))
     data["config"]["sparse_threshold"] = 0.5
     (copy / "student.json").write_text(json.dumps(data))
     assert load_student(copy).digest != same
@@ -124,7 +124,7 @@ def unfitting_weights(folder):
 
 
 def unknown_setting(folder):
-    config = json.loads((folder / "student.json").read_text())["config"]
+    config = json.loads((folder / "student.json").read_text("utf-8"))["config"]
     edit(folder, config={**config, "colour": 3})
 
 

@@ -27,7 +27,7 @@ def model_folder(tmp_path):
 
 
 def rewrite(path, change):
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text("utf-8"))
     change(data)
     path.write_text(json.dumps(data))
 

@@ -211,7 +211,7 @@ class TestCache:
         volume = noisy_volume()
         expert.look(volume, FINE, tmp_path).fill()
         (entry,) = tmp_path.glob("*/entry.json")
-        entry.write_text(entry.read_text()[:20])
+        entry.write_text(entry.read_text("utf-8")[:20])
         view = expert.look(volume, FINE, tmp_path)
         assert not view.filled.any()
         assert [path.name for path in tmp_path.iterdir()] == [entry.parent.name]
@@ -262,7 +262,7 @@ def test_a_window_counts_as_filled_only_after_its_values_are_written(tmp_path):
     again = FeatureStore.on_disk(tmp_path, {0: (1, 4, 4, 4)}, (1, 1, 1), {"volume": "a"})
     assert again.filled.all()
     assert (again.maps[0] == 1).all()
-    assert json.loads((again.folder / "entry.json").read_text())["volume"] == "a"
+    assert json.loads((again.folder / "entry.json").read_text("utf-8"))["volume"] == "a"
 
 
 LATTICES = {

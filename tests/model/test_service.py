@@ -264,7 +264,7 @@ def test_other_errors_bring_the_traceback_of_the_process_and_leave_it_at_work(se
     assert error.value.details in error.value.__notes__
     assert "Traceback" not in str(error.value)
     assert str(error.value).startswith(error.value.details.strip().splitlines()[-1].split(":")[0])
-    assert error.value.details in service.log.read_text()
+    assert error.value.details in service.log.read_text("utf-8")
     assert service.segment("one").n_windows == 0
 
 
@@ -381,11 +381,11 @@ def test_a_crash_while_it_loads_is_told_and_leaves_a_traceback(student_folder, c
     with pytest.raises(ServiceDiedError, match=r"crashed \(SIGSEGV"):
         service.wait_ready(lambda share, what: os.kill(service.pid, signal.SIGSEGV))
     assert not service.is_alive
-    assert "Segmentation fault" in log.read_text()
+    assert "Segmentation fault" in log.read_text("utf-8")
     again = PredictorService(student_folder, "full", "cpu", cache, log=log)
     again.close()
-    assert "Segmentation fault" in log.with_name("model.previous.log").read_text()
-    assert "Segmentation fault" not in log.read_text()
+    assert "Segmentation fault" in log.with_name("model.previous.log").read_text("utf-8")
+    assert "Segmentation fault" not in log.read_text("utf-8")
 
 
 PARENT = """

@@ -75,7 +75,7 @@ def edit_description(raw: Path) -> Callable[..., None]:
     """Change keys of the dataset's dataset.json; None removes one."""
 
     def edit(**changes: object) -> None:
-        data = {**json.loads((raw / "dataset.json").read_text()), **changes}
+        data = {**json.loads((raw / "dataset.json").read_text("utf-8")), **changes}
         kept = {key: value for key, value in data.items() if value is not None}
         (raw / "dataset.json").write_text(json.dumps(kept))
 

@@ -42,7 +42,7 @@ def make_workspace(folder: Path) -> Workspace:
         place.parent.mkdir(parents=True, exist_ok=True)
         make_expert(place, workspace.record(name).task, seed)
     path = workspace.folder / "ka2er.toml"
-    path.write_text(path.read_text() + SHORT)
+    path.write_text(path.read_text("utf-8") + SHORT)
     workspace = Workspace.open(workspace.folder)
     _add_untrained(workspace)
     return workspace

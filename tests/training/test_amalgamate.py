@@ -110,7 +110,7 @@ def test_amalgamation_broken_and_resumed_equals_an_unbroken_one(ingredients, tmp
     calls = iter(range(100))
     with pytest.raises(CancelledError):
         amalgamate(ingredients, recipe, tmp_path / "cut", cache, cancelled=lambda: next(calls) >= 5)
-    log = (tmp_path / "cut" / "trunk" / "scalars.jsonl").read_text().splitlines()
+    log = (tmp_path / "cut" / "trunk" / "scalars.jsonl").read_text("utf-8").splitlines()
     assert 0 < len(log) < 4
     resumed, _ = amalgamate(ingredients, recipe, tmp_path / "cut", cache, resume=True)
     assert torch.equal(weights(whole), weights(resumed))

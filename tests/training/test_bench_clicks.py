@@ -108,7 +108,7 @@ def test_the_object_is_the_one_that_the_design_asks_for(
     assert ("resenc_l" in seen) == has_reference
     assert printed["cpu_ratio"] == (pytest.approx(50 / 0.4) if has_reference else None)
     assert printed["reference_cpu_s"] == (pytest.approx(50) if has_reference else None)
-    assert json.loads((tmp_path / "clicks.json").read_text()) == printed
+    assert json.loads((tmp_path / "clicks.json").read_text("utf-8")) == printed
     assert main(["bench", "clicks", *options]) == 0
     table = capsys.readouterr().out
     assert "| wall s | 0.200 (0.560) | 0.100 (0.280) |" in table

@@ -56,7 +56,11 @@ def test_the_settings_beside_the_code_can_be_read(name):
 
 
 def test_unknown_keys_and_tasks_without_a_start_are_refused(tmp_path):
-    text = Path(read_loop_settings.__code__.co_filename).with_name("loop_small.toml").read_text()
+    text = (
+        Path(read_loop_settings.__code__.co_filename)
+        .with_name("loop_small.toml")
+        .read_text("utf-8")
+    )
     for bad, words in (
         (text.replace("n_clicks = 2", "n_klicks = 2"), "n_klicks"),
         (text.replace("[start.vertebrae]", "[start.lungs]"), "vertebrae"),
@@ -285,7 +289,7 @@ def test_the_report_says_what_holds_and_what_does_not(tmp_path):
     assert told[refused] is False
     assert told["the check refuses a copy of a hold-out case"] is True
 
-    text = write_report(made, store, tmp_path / "report", "command").read_text()
+    text = write_report(made, store, tmp_path / "report", "command").read_text("utf-8")
     assert "| 0 | 0.515 [0.505, 0.525], n=4 | 0.800, n=1 | start |" in text
     assert "| replay | change | +0.120 [+0.120, +0.120] | -0.020 |" in text
     assert "| some slices, the same cases | 1.0 | +0.100 [+0.100, +0.100] | +0.1000 |" in text
@@ -293,7 +297,7 @@ def test_the_report_says_what_holds_and_what_does_not(tmp_path):
     assert "| shuffled | 0 of 7 |" in text
     assert (tmp_path / "report" / "loop_rounds.svg").stat().st_size > 1000
     assert (tmp_path / "report" / "loop_arms.svg").stat().st_size > 1000
-    numbers = json.loads((tmp_path / "report" / "loop.json").read_text())
+    numbers = json.loads((tmp_path / "report" / "loop.json").read_text("utf-8"))
     assert {line["arm"] for line in numbers} >= {OURS, ONLY, SCRATCH, NO_CHANGE, "copy"}
 
 
@@ -306,6 +310,6 @@ def test_what_is_not_finished_is_missing_and_not_nothing(tmp_path):
     ]
     assert found["wanted"] == []
     assert len(found["missing"]) == len(in_order(made.cells())) - 2
-    text = write_report(made, store, tmp_path / "report", "command").read_text()
+    text = write_report(made, store, tmp_path / "report", "command").read_text("utf-8")
     assert "| from scratch | Dice | missing | missing |" in text
     assert "Negative controls" not in text

@@ -100,5 +100,5 @@ def test_the_smallest_loop_runs_and_a_second_run_has_nothing_to_do(small):
     assert not again.done
     assert f"{len(listing(plan.cells(), store)) - 1} of" in listing(plan.cells(), store)[-1]
     report = write_report(plan, store, out / "report", "command")
-    assert "| 1 | " in report.read_text()
-    assert json.loads((report.parent / "loop.json").read_text())
+    assert "| 1 | " in report.read_text("utf-8")
+    assert json.loads((report.parent / "loop.json").read_text("utf-8"))

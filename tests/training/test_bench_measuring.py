@@ -128,7 +128,11 @@ def test_a_workspaces_experts_are_evaluated_on_its_hold_out(balls, tmp_path):
     held = {case.id for case in balls.holdout_cases("balls")}
     assert {row["case"] for row in result["rows"]} == held
     assert {row["label"] for row in result["rows"]} == {"bright", "dim"}
-    assert (balls.folder / "reports" / "evaluation-experts.txt").read_text().startswith("system")
+    assert (
+        (balls.folder / "reports" / "evaluation-experts.txt")
+        .read_text("utf-8")
+        .startswith("system")
+    )
 
 
 def test_a_workspace_without_a_student_is_refused(balls):

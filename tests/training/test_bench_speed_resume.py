@@ -35,7 +35,7 @@ def measure(out, repeats=3):
 def test_a_report_goes_on_where_it_stopped(measured, tmp_path):
     with pytest.raises(UserError, match="no memory"):
         measure(tmp_path)
-    kept = json.loads((tmp_path / "speed.json").read_text())["measurements"]
+    kept = json.loads((tmp_path / "speed.json").read_text("utf-8"))["measurements"]
     assert "pass full" in kept
     assert "expert lungs" not in kept
     result = measure(tmp_path)
@@ -43,7 +43,7 @@ def test_a_report_goes_on_where_it_stopped(measured, tmp_path):
     assert result["ratios"]["pass sparse / all experts' own passes"] == pytest.approx(
         1 / 3, abs=1e-3
     )
-    assert "expert lungs" in (tmp_path / "speed.md").read_text()
+    assert "expert lungs" in (tmp_path / "speed.md").read_text("utf-8")
 
 
 def test_other_repeats_are_measured_anew(measured, tmp_path):
@@ -57,7 +57,7 @@ def test_other_repeats_are_measured_anew(measured, tmp_path):
 def test_the_load_is_told_beside_the_times(measured, tmp_path, monkeypatch):
     monkeypatch.setattr(speed.os, "getloadavg", lambda: (7.4, 1.0, 1.0))
     speed.measure_speed("sample", CT, "lungs", 1, ("click",), out=tmp_path)
-    assert "Load average 7 to 7" in (tmp_path / "speed.md").read_text()
+    assert "Load average 7 to 7" in (tmp_path / "speed.md").read_text("utf-8")
 
 
 def test_without_a_task_the_one_that_fits_is_measured():

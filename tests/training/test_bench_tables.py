@@ -162,7 +162,7 @@ def test_plots_show_what_is_there_and_nothing_when_there_is_nothing(made, tmp_pa
     made.add_result("cost", {"rows": [{"k": 1, "mode": "full", "cpu_s": 1.0, "seconds": 1.0}]})
     for plot in plots:
         path = plot(made.results, tmp_path / f"{plot.__name__}.svg")
-        assert "</svg>" in path.read_text()
+        assert "</svg>" in path.read_text("utf-8")
 
 
 def test_a_table_in_markdown():

@@ -52,7 +52,7 @@ def test_an_nnunet_dataset_becomes_a_task_split_by_patient(workspace, raw):
 def test_nnunet_finds_only_the_training_cases(workspace, raw):
     workspace = add(workspace, raw)
     folder = workspace.dataset_folder("balls")
-    description = json.loads((folder / "dataset.json").read_text())
+    description = json.loads((folder / "dataset.json").read_text("utf-8"))
     images = {path.name for path in (folder / "imagesTr").iterdir()}
     assert description["numTraining"] == len(images) == 4
     assert description["labels"] == {"background": 0, "bright": 1, "dim": 2}
@@ -158,7 +158,9 @@ def test_the_ignore_label_is_kept_for_nnunet_but_is_no_label(workspace, raw, edi
     edit_description(labels={"background": 0, "bright": 1, "dim": 2, "ignore": 3})
     workspace = add(workspace, raw)
     assert workspace.record("balls").task.values == (1, 2)
-    description = json.loads((workspace.dataset_folder("balls") / "dataset.json").read_text())
+    description = json.loads(
+        (workspace.dataset_folder("balls") / "dataset.json").read_text("utf-8")
+    )
     assert description["labels"]["ignore"] == 3
 
 
@@ -359,7 +361,7 @@ def test_a_held_out_image_among_the_training_cases_is_refused(balls, tmp_path):
     shutil.copytree(balls.folder, tmp_path / "copy")
     workspace = Workspace.open(tmp_path / "copy")
     path = workspace.folder / "holdout.json"
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text("utf-8"))
     digest = next(c["image"] for c in workspace.manifest("balls") if c["split"] == "training")
     data["tasks"]["other"] = {"cases": {"x": {"patient": "x", "image": digest, "label": ""}}}
     path.write_text(json.dumps(data))

@@ -22,7 +22,7 @@ def test_the_demo_leaves_masks_pictures_and_a_summary(student_folder, tmp_path, 
     monkeypatch.setattr(predictor, "rank_tasks", lambda **_: [fit])
     out = tmp_path / "out"
     summary = run_demo(predictor, [tmp_path / "blob.nii.gz"], out)
-    assert json.loads((out / "summary.json").read_text()) == summary
+    assert json.loads((out / "summary.json").read_text("utf-8")) == summary
     assert sorted(path.name for path in out.iterdir()) == [
         "blob_two.nii.gz",
         "blob_two.png",

@@ -59,13 +59,13 @@ def job(job_name, function, folder, **arguments):
 
 
 def n_runs(folder, name):
-    return len((folder / f"{name}.runs").read_text().splitlines())
+    return len((folder / f"{name}.runs").read_text("utf-8").splitlines())
 
 
 def is_alive(pid):
     """Whether a process runs; one that has ended may still wait to be noticed by its parent."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
     return state != "Z"
@@ -114,7 +114,7 @@ def test_kill_9_of_one_job_leaves_the_other_and_resume_completes(tmp_path):
         told.append((share, what))
         pid = tmp_path / "pid"
         if pid.exists():
-            os.kill(int(pid.read_text()), signal.SIGKILL)
+            os.kill(int(pid.read_text("utf-8")), signal.SIGKILL)
             pid.unlink()
 
     waits, works = submit_all(jobs, SETTINGS, tmp_path / "jobs", progress=kill_once)
@@ -139,7 +139,7 @@ def test_cancelling_ends_the_jobs(tmp_path):
             tmp_path / "jobs",
             cancelled=pid.exists,
         )
-    assert not is_alive(int(pid.read_text()))
+    assert not is_alive(int(pid.read_text("utf-8")))
 
 
 def test_local_jobs_at_once_have_gpus_of_their_own(tmp_path):
@@ -150,7 +150,7 @@ def test_local_jobs_at_once_have_gpus_of_their_own(tmp_path):
 
 def test_what_finished_is_a_readable_file_with_its_result(tmp_path):
     submit_all([job("one", "note", tmp_path, name="one")], SETTINGS, tmp_path / "jobs")
-    done = json.loads((tmp_path / "jobs" / "one" / "done.json").read_text())
+    done = json.loads((tmp_path / "jobs" / "one" / "done.json").read_text("utf-8"))
     assert done["result"]["name"] == "one"
 
 
@@ -184,7 +184,7 @@ def test_slurm_is_asked_for_what_the_settings_say(tmp_path, monkeypatch):
     jobs = slurm_executor(tmp_path / "jobs", settings, 1).map_array(
         note, [str(tmp_path)] * 2, ["a", "b"]
     )
-    asked = (tmp_path / "asked").read_text()
+    asked = (tmp_path / "asked").read_text("utf-8")
     assert [one.job_id for one in jobs] == ["77_0", "77_1"]
     for line in (
         "--array=0-1%2",

@@ -146,7 +146,7 @@ def test_an_expert_that_came_as_files_is_retrained_too(balls, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(balls.folder, folder)
     standard = SHORT.format(epochs=2).replace("tiny", "standard")  # the preset of its plans
-    (folder / "ka2er.toml").write_text((folder / "ka2er.toml").read_text() + standard)
+    (folder / "ka2er.toml").write_text((folder / "ka2er.toml").read_text("utf-8") + standard)
     workspace = Workspace.open(folder)
     expert = workspace.expert_folder("balls")
     expert.parent.mkdir(parents=True)
@@ -162,7 +162,7 @@ def test_a_killed_retraining_goes_on_from_its_checkpoint(balls, tmp_path):
     workspace = short_copy(balls, tmp_path / "work", 2)
     train_expert(workspace, "balls")
     path = workspace.folder / "ka2er.toml"
-    path.write_text(path.read_text().replace("epochs = 2", "epochs = 80"))
+    path.write_text(path.read_text("utf-8").replace("epochs = 2", "epochs = 80"))
     workspace = Workspace.open(workspace.folder)
     take(workspace, package(tmp_path / "p", correction(workspace, 10)))
     code = "import sys; from ka2er_training.expert_retraining import retrain_expert as r; "

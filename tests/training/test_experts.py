@@ -27,7 +27,7 @@ def short_copy(workspace: Workspace, folder: Path, epochs: int) -> Workspace:
     """Copy a workspace and shorten its tiny preset."""
     shutil.copytree(workspace.folder, folder)
     path = folder / "ka2er.toml"
-    path.write_text(path.read_text() + SHORT.format(epochs=epochs))
+    path.write_text(path.read_text("utf-8") + SHORT.format(epochs=epochs))
     return Workspace.open(folder)
 
 
@@ -100,14 +100,14 @@ def test_the_hold_out_never_reached_training(trained):
     assert held
     assert not held & seen
     for path in workspace.folder.rglob("dataset_fingerprint.json"):
-        assert len(json.loads(path.read_text())["spacings"]) == 4
+        assert len(json.loads(path.read_text("utf-8"))["spacings"]) == 4
 
 
 @pytest.mark.slow
 def test_the_tiny_plans_keep_to_the_students_grid_and_the_budget(trained):
     workspace, _, _ = trained
     plans = json.loads(
-        (workspace.folder / "preprocessed/Dataset001_balls/ka2erTinyPlans.json").read_text()
+        (workspace.folder / "preprocessed/Dataset001_balls/ka2erTinyPlans.json").read_text("utf-8")
     )
     plan = plans["configurations"]["3d_fullres"]
     assert plan["spacing"] == [2, 2, 2]

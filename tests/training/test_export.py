@@ -61,7 +61,7 @@ def student(student_folder, tmp_path_factory):
     """The test student; its labels have values that are not 1, 2 … and its data a licence."""
     folder = shutil.copytree(student_folder, tmp_path_factory.mktemp("export") / "student")
     path = folder / "student.json"
-    text = json.loads(path.read_text())
+    text = json.loads(path.read_text("utf-8"))
     text["config"]["tasks"][0]["task"]["labels"][1]["value"] = 300
     text["card"]["data"] = [{"task": "one", "source": "a hospital", "licence": "CC0"}]
     path.write_text(json.dumps(text))
@@ -176,7 +176,7 @@ def test_the_metadata_have_what_monais_schema_requires(bundle, tmp_path):
     verify(bundle, schema)
     broken = shutil.copytree(bundle, tmp_path / "broken")
     path = broken / "configs" / "metadata.json"
-    text = json.loads(path.read_text())
+    text = json.loads(path.read_text("utf-8"))
     del text["network_data_format"]["outputs"]["pred"]["dtype"]
     path.write_text(json.dumps(text))
     with pytest.raises(ValueError, match="dtype"):
@@ -184,7 +184,7 @@ def test_the_metadata_have_what_monais_schema_requires(bundle, tmp_path):
 
 
 def test_the_metadata_name_labels_and_packages(bundle):
-    text = json.loads((bundle / "configs" / "metadata.json").read_text())
+    text = json.loads((bundle / "configs" / "metadata.json").read_text("utf-8"))
     formats = text["network_data_format"]
     assert formats["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "a", "2": "b"}
     written = formats["post_processed_outputs"]["pred"]["channel_def"]
@@ -193,14 +193,14 @@ def test_the_metadata_name_labels_and_packages(bundle):
 
 
 def test_a_bundle_brings_licences_and_says_what_needs_the_package(bundle):
-    assert "Apache License" in (bundle / "LICENSE").read_text()
-    data = (bundle / "docs" / "data_license.txt").read_text()
+    assert "Apache License" in (bundle / "LICENSE").read_text("utf-8")
+    data = (bundle / "docs" / "data_license.txt").read_text("utf-8")
     assert "a hospital" in data
     assert "CC0" in data
-    readme = (bundle / "docs" / "README.md").read_text()
+    readme = (bundle / "docs" / "README.md").read_text("utf-8")
     for target in ("bundle_network.BundleNetwork", "bundle_network.BundleEvaluator"):
         assert target in readme
-        assert target in (bundle / "configs" / "inference.json").read_text()
+        assert target in (bundle / "configs" / "inference.json").read_text("utf-8")
 
 
 def network_of(bundle):
@@ -293,7 +293,7 @@ def test_only_an_earlier_export_is_replaced(student, bundle, tmp_path, caplog):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     assert "thesis" not in refused(caplog, student, tmp_path / "mine", *to)
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    assert (tmp_path / "mine" / "thesis.txt").read_text("utf-8") == "years"
     again = shutil.copytree(bundle, tmp_path / "again")
     assert export(student, again, *to) == 0
     assert not (again / "models" / "student" / "experts").exists()

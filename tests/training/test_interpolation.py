@@ -97,7 +97,7 @@ def test_a_retrained_expert_that_one_folder_lacks_is_refused(pair, tmp_path):
 
 def test_experts_of_other_plans_are_refused(pair, tmp_path):
     other = shutil.copytree(pair[1] / "experts" / "one", tmp_path / "expert")
-    entry = json.loads((other / "expert.json").read_text())
+    entry = json.loads((other / "expert.json").read_text("utf-8"))
     entry["task"]["labels"][0]["name"] = "changed"
     (other / "expert.json").write_text(json.dumps(entry))
     with pytest.raises(UserError, match="task"):

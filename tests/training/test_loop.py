@@ -51,7 +51,7 @@ def test_a_broken_run_resumes_with_the_same_numbers(tmp_path, stop_after):
         )
     resumed = train(network(), WORK, SCHEDULE, tmp_path / "cut", resume=True)
     assert torch.equal(weights(whole), weights(resumed))
-    logs = [(tmp_path / name / "scalars.jsonl").read_text() for name in ("whole", "cut")]
+    logs = [(tmp_path / name / "scalars.jsonl").read_text("utf-8") for name in ("whole", "cut")]
     assert logs[0] == logs[1]
 
 

@@ -64,7 +64,7 @@ def test_a_job_reports_logs_and_has_variables_of_its_own(job_module, tmp_path):
         job_module, {"do": "end"}, tmp_path / "log", environment=own, on_report=reports.append
     )
     assert reports[0]["raw"] == str(tmp_path / "datasets")
-    assert (tmp_path / "log").read_text() == "this goes to the log\n"
+    assert (tmp_path / "log").read_text("utf-8") == "this goes to the log\n"
     assert "nnUNet_raw" not in os.environ
 
 

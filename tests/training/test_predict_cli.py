@@ -92,7 +92,7 @@ def test_uncertainty_and_expert_map_have_the_images_geometry(run, image, tmp_pat
 def test_when_no_task_fits_the_line_says_why(run, image, student_folder, tmp_path):
     """The student's tasks are said to be for CT; the image is not in Hounsfield units."""
     folder = shutil.copytree(student_folder, tmp_path / "ct")
-    text = json.loads((folder / "student.json").read_text())
+    text = json.loads((folder / "student.json").read_text("utf-8"))
     ct = np.random.default_rng(0).choice([-1000.0, -800.0, 40.0, 600.0], blob().shape)
     known = task_fingerprint([fingerprint(Volume(ct, blob().affine))])
     for entry in text["config"]["tasks"]:

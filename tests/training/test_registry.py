@@ -68,7 +68,7 @@ def test_a_version_is_the_folder_with_its_lineage_and_is_not_current_yet(workspa
     name = add_version(workspace, student, {"lineage": lineage, "metrics": {"hip": 0.9}}, GOOD)
     assert (name, versions(workspace), current(workspace)) == ("v0001", ["v0001"], None)
     folder = student_folder(workspace, name)
-    card = json.loads((folder / "student.json").read_text())["card"]
+    card = json.loads((folder / "student.json").read_text("utf-8"))["card"]
     assert card["version"] == "v0001"
     assert card["data"] == ["kept"]
     assert card["metrics"] == {"hip": 0.9}
@@ -163,7 +163,7 @@ def test_a_promotion_that_dies_before_the_switch_does_not_count(three, monkeypat
 def test_a_line_cut_short_by_a_crash_is_left_out_and_swallows_no_other(three):
     path = three.folder / "students" / "history.jsonl"
     n_events = len(history(three))
-    path.write_text(path.read_text() + '{"event": "promo')
+    path.write_text(path.read_text("utf-8") + '{"event": "promo')
     assert len(history(three)) == n_events
     rollback(three)
     assert len(history(three)) == n_events + 1

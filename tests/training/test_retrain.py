@@ -65,7 +65,7 @@ def files(folder):
 def set_rates(workspace, rate):
     """Let every training of a round use this share of the usual rate."""
     path = workspace.folder / "ka2er.toml"
-    text = path.read_text().replace("expert_rate = 0.3", f"expert_rate = {rate}")
+    text = path.read_text("utf-8").replace("expert_rate = 0.3", f"expert_rate = {rate}")
     path.write_text(text.replace("student_rate = 0.3", f"student_rate = {rate}"))
 
 
@@ -210,7 +210,7 @@ def test_a_round_whose_expert_has_lost_ends_before_its_student(work, stand_ins, 
     assert set(result["stages"]) == set(STAGES) - {"student", "gate"}
     assert versions(workspace) == ["v0001"]
     assert unfinished(workspace) is None
-    assert "are the labels of these packages right?" in Path(result["report"]).read_text()
+    assert "are the labels of these packages right?" in Path(result["report"]).read_text("utf-8")
     (kept,) = refused_packages(workspace)
     assert dry_run(workspace.folder, [kept], LENGTHS)["cases"] == {"balls": {"training": 2}}
 
@@ -435,7 +435,7 @@ def test_cancelling_keeps_the_round_to_be_resumed(work):
 @pytest.mark.timeout(1800)
 def test_from_scratch_trains_everything_anew_and_leaves_the_present_experts(work):
     workspace, path = work
-    text = (workspace.folder / "ka2er.toml").read_text()
+    text = (workspace.folder / "ka2er.toml").read_text("utf-8")
     text += "\n[presets.tiny]\nepochs = 1\niterations = 2\nval_iterations = 1\n"
     (workspace.folder / "ka2er.toml").write_text(text)
     options = dataclasses.replace(LENGTHS, from_scratch=True)

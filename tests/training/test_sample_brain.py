@@ -74,7 +74,7 @@ def test_nnunet_raw_layout_and_same_seed_same_voxels(template, tmp_path):
         "labelsTr/brain_001.nii.gz",
         "labelsTs/brain_002.nii.gz",
     ]
-    assert json.loads((first / "dataset.json").read_text())["numTraining"] == 2
+    assert json.loads((first / "dataset.json").read_text("utf-8"))["numTraining"] == 2
     for name in ("imagesTr/brain_000_0000.nii.gz", "labelsTr/brain_000.nii.gz"):
         one, other = nibabel.load(first / name), nibabel.load(second / name)
         assert np.array_equal(one.dataobj, other.dataobj)

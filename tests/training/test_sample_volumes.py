@@ -59,11 +59,11 @@ def test_the_shrunk_chest_lies_where_the_chest_lay(sdist):
 def test_every_volume_comes_with_licence_and_checksum(sdist, nilearn, tmp_path):
     out = volumes.make_sample_volumes(tmp_path / "out", pyradiomics=sdist, nilearn=nilearn)
     again = volumes.make_sample_volumes(tmp_path / "again", pyradiomics=sdist, nilearn=nilearn)
-    cards = json.loads((out / "volumes.json").read_text())
+    cards = json.loads((out / "volumes.json").read_text("utf-8"))
     assert [card["name"] for card in cards] == ["icbm_t1", "ct_chest", "phantom"]
     for card in cards:
         assert hashlib.sha256((out / card["file"]).read_bytes()).hexdigest() == card["sha256"]
-        assert card["file"] in (out / f"{card['name']}.txt").read_text()
+        assert card["file"] in (out / f"{card['name']}.txt").read_text("utf-8")
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in again.iterdir())
     for path in out.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
@@ -78,7 +78,7 @@ def test_an_archive_without_the_ct_is_refused_and_the_old_folder_stays(nilearn, 
     (old / "kept.txt").write_text("kept")
     with pytest.raises(UserError, match=r"lung1_image\.nrrd"):
         volumes.make_sample_volumes(old, pyradiomics=wrong, nilearn=nilearn)
-    assert (old / "kept.txt").read_text() == "kept"
+    assert (old / "kept.txt").read_text("utf-8") == "kept"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nilearn", "volumes", "wrong.tar.gz"]
 
 
@@ -101,7 +101,9 @@ def test_the_phantom_is_oblique_and_anisotropic():
 
 
 def test_the_shipped_volumes_are_those_of_the_sources():
-    cards = {card["name"]: card for card in json.loads((SHIPPED / "volumes.json").read_text())}
+    cards = {
+        card["name"]: card for card in json.loads((SHIPPED / "volumes.json").read_text("utf-8"))
+    }
     for card in cards.values():
         content = (SHIPPED / card["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == card["sha256"]

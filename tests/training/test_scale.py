@@ -39,7 +39,7 @@ def one_thread(monkeypatch):
 def make_workspace(folder, tasks):
     """A workspace with tasks of five balls each and two epochs of two iterations per expert."""
     workspace = Workspace.create(folder / "work")
-    text = (workspace.folder / "ka2er.toml").read_text()
+    text = (workspace.folder / "ka2er.toml").read_text("utf-8")
     presets = "\n[presets.tiny]\nepochs = 3\niterations = 2\nval_iterations = 1\n"
     (workspace.folder / "ka2er.toml").write_text(text + presets)
     for number, name in enumerate(tasks):
@@ -67,7 +67,7 @@ class KillOnce:
     def __call__(self, share, what):
         if self.killed or not self.path.exists():
             return
-        told = json.loads(self.path.read_text())
+        told = json.loads(self.path.read_text("utf-8"))
         if self.words in told["what"]:
             os.kill(told["pid"], signal.SIGKILL)
             self.killed += 1
@@ -79,11 +79,11 @@ def test_a_job_knows_when_its_cases_or_its_schedule_changed(tmp_path):
     assert expert_job(workspace, "one", ExpertPlan(resume=True)).digest == before
     assert expert_job(workspace, "one", ExpertPlan(seed=1)).digest != before
     toml = workspace.folder / "ka2er.toml"
-    toml.write_text(toml.read_text().replace("epochs = 3", "epochs = 4"))
+    toml.write_text(toml.read_text("utf-8").replace("epochs = 3", "epochs = 4"))
     changed = Workspace.open(workspace.folder)
     assert expert_job(changed, "one", ExpertPlan()).digest != before
     cases = workspace.dataset_folder("one") / "cases.json"
-    cases.write_text(cases.read_text() + "\n")
+    cases.write_text(cases.read_text("utf-8") + "\n")
     assert expert_job(workspace, "one", ExpertPlan()).digest != before
 
 
@@ -98,7 +98,7 @@ def test_tasks_are_named_or_all_meant(tmp_path, caplog):
     amalgamate = ["amalgamate", str(workspace.folder), "--processes", "2"]
     assert main(amalgamate) == 2
     toml = workspace.folder / "ka2er.toml"
-    toml.write_text(toml.read_text().replace("gpus = 0", "gpus = 1"))
+    toml.write_text(toml.read_text("utf-8").replace("gpus = 0", "gpus = 1"))
     assert main([*amalgamate, "--executor", "local"]) == 2
     assert "at most 1 as [executor] gives so many GPUs" in caplog.text
 
@@ -124,7 +124,7 @@ def test_kill_9_of_one_expert_leaves_the_other_and_resume_completes(tmp_path):
     assert not one.kept
     assert one.result["last_epoch"]["epoch"] == 3
     assert (workspace.expert_folder("one") / "expert.json").exists()
-    log = (workspace.run_folder("expert-one") / "nnunet.log").read_text()
+    log = (workspace.run_folder("expert-one") / "nnunet.log").read_text("utf-8")
     assert log.count("Epoch 0") == 1  # the killed training's first epoch was not done again
 
 

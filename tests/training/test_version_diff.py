@@ -142,7 +142,7 @@ def test_the_same_student_does_not_gain_and_is_refused(two, tmp_path):
 def test_a_student_that_forgot_a_task_is_an_error(two, tmp_path):
     other = shutil.copytree(student_folder(two, "v0001"), tmp_path / "other")
     text = json.loads(
-        (other / "student.json").read_text().replace('"name": "one"', '"name": "uno"')
+        (other / "student.json").read_text("utf-8").replace('"name": "one"', '"name": "uno"')
     )
     (other / "student.json").write_text(json.dumps(text))
     shutil.move(other / "experts" / "one", other / "experts" / "uno")

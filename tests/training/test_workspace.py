@@ -49,7 +49,7 @@ def test_a_folder_that_is_no_workspace_is_refused(tmp_path):
 
 
 def test_the_table_of_a_task_comes_back_and_comments_stay(balls):
-    text = "# mine\n" + (balls.folder / "ka2er.toml").read_text()
+    text = "# mine\n" + (balls.folder / "ka2er.toml").read_text("utf-8")
     record = balls.record("balls")
     renamed = type(record).from_table("other", record.to_table())
     longer = with_task(text, renamed)
@@ -89,21 +89,21 @@ def test_a_wrong_line_in_the_settings_is_named(table, named):
 
 def test_an_error_in_the_settings_names_the_file(workspace):
     path = workspace.folder / "ka2er.toml"
-    path.write_text(path.read_text().replace("margin", "margins"))
+    path.write_text(path.read_text("utf-8").replace("margin", "margins"))
     with pytest.raises(UserError, match=r"ka2er\.toml.*margins"):
         read_settings(path)
 
 
 def test_another_format_is_refused(workspace):
     path = workspace.folder / "ka2er.toml"
-    path.write_text(path.read_text().replace("format = 1", "format = 2"))
+    path.write_text(path.read_text("utf-8").replace("format = 1", "format = 2"))
     with pytest.raises(UserError, match="format"):
         Workspace.open(workspace.folder)
 
 
 def test_a_preset_takes_the_users_own_numbers(workspace):
     path = workspace.folder / "ka2er.toml"
-    path.write_text(path.read_text() + "\n[presets.tiny]\nepochs = 3\nmirror = false\n")
+    path.write_text(path.read_text("utf-8") + "\n[presets.tiny]\nepochs = 3\nmirror = false\n")
     preset = Workspace.open(workspace.folder).settings.presets["tiny"]
     assert (preset.epochs, preset.mirror) == (3, False)
     assert preset.iterations == PRESETS["tiny"].iterations
@@ -150,6 +150,6 @@ def test_a_lock_is_exclusive_and_freed_by_a_kill(balls):
 
 
 def test_the_settings_file_is_plain_toml(balls):
-    table = tomllib.loads((balls.folder / "ka2er.toml").read_text())
+    table = tomllib.loads((balls.folder / "ka2er.toml").read_text("utf-8"))
     assert table["tasks"]["balls"]["spacing_mm"] == [2, 2, 2]
     assert table["tasks"]["balls"]["licence"] == "CC0"

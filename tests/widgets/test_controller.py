@@ -303,10 +303,10 @@ def test_labels_sizes_and_package_are_written_in_the_volumes_place(
     labels, geometry = read_labels(tmp_path / "labels.nii.gz")
     np.testing.assert_array_equal(labels, started.session.mask)
     assert geometry.is_close(started.session.volume.geometry)
-    sizes = json.loads((tmp_path / "sizes.json").read_text())["labels"]
+    sizes = json.loads((tmp_path / "sizes.json").read_text("utf-8"))["labels"]
     assert sizes == {"a": 0.0, "b": pytest.approx(3 * 3.0 * 2.1 * 2.7 / 1000, abs=1e-3)}
     assert check_package(tmp_path / "Dataset001_one") == []
-    line = json.loads((tmp_path / "Dataset001_one" / "corrections.jsonl").read_text())
+    line = json.loads((tmp_path / "Dataset001_one" / "corrections.jsonl").read_text("utf-8"))
     assert (line["reviewer"], line["patient"]) == ("ann", "p7")
     assert started.is_exported
     stroke(started, qtbot, (7, 10, 10))
@@ -328,7 +328,7 @@ def test_several_sessions_go_into_one_package(
     session = started.session
     source = tmp_path / "scan.nii.gz"
     write_volume(source, session.volume)
-    header = json.loads((first / "session.json").read_text())
+    header = json.loads((first / "session.json").read_text("utf-8"))
     header["volume"]["source"] = str(source)
     (first / "session.json").write_text(json.dumps(header))
     stroke(started, qtbot, AT)

@@ -83,7 +83,7 @@ def test_finished_exported_empty_and_other_sessions_are_not_offered(
     assert offered(later, scan, qtbot) == []
     assert offered(later, other, qtbot) == []
     assert not failures
-    mark = json.loads((folder / "finished.json").read_text())
+    mark = json.loads((folder / "finished.json").read_text("utf-8"))
     (folder / "finished.json").write_text(json.dumps({"n_actions": mark["n_actions"] - 1}))
     later = new_controller(viewer)
     assert len(offered(later, scan, qtbot)) == 1, "work after the export is offered"

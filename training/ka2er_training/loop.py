@@ -244,15 +244,15 @@ class _Run:
     def open_log(self, step: int) -> None:
         """Keep the log up to `step`; what a broken run wrote after its last checkpoint goes."""
         self.scalars = self.out / "scalars.jsonl"
-        old = self.scalars.read_text().splitlines() if self.scalars.exists() and step else []
+        old = self.scalars.read_text("utf-8").splitlines() if self.scalars.exists() and step else []
         if not self.rank:
-            self.scalars.write_text("".join(line + "\n" for line in old[:step]))
+            self.scalars.write_text("".join(line + "\n" for line in old[:step]), "utf-8")
             self.board = SummaryWriter(str(self.out), purge_step=step)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         """Append one line."""
         if not self.rank:
-            with self.scalars.open("a") as stream:
+            with self.scalars.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": step, **scalars}) + "\n")
             for name, value in scalars.items():
                 self.board.add_scalar(name, value, step)
