@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Layer
 from qtpy.QtCore import Qt, QTimer
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class Stall:
 
     `work_ms` is what the thread itself computed in it; the rest of `wall_ms` it waited, for the
     interpreter that another thread holds, for the disk, or for a busy machine.  `napari_ms` is the
-    part of the work in which napari drew its canvas, built or removed a layer's controls and
-    visuals, or Python's collector walked all objects of the process.
+    part of the work in which napari sliced a layer, drew its canvas, built or removed a layer's
+    controls and visuals, or Python's collector walked all objects of the process.
     """
 
     phase: str
@@ -38,7 +39,7 @@ class Stall:
 
 
 class NapariTime:
-    """Adds up the thread's seconds in napari's drawing, adding and removing layers, and in `gc`.
+    """Adds up the thread's seconds in napari's slicing, drawing, adding and removing, and in `gc`.
 
     Nested parts count once.  Nothing is counted before `watch`.
     """
@@ -49,20 +50,21 @@ class NapariTime:
         self._since = 0.0
 
     def watch(self, viewer: Any) -> None:
-        """Listen to a window's drawing and layers, and to the collector."""
+        """Time a window's drawing and layers, and the collector, from now on."""
         draw = viewer.window._qt_viewer.canvas._scene_canvas.events.draw
         draw.connect(self._enter, position="first")
         draw.connect(self._leave, position="last")
         model = getattr(viewer, "__wrapped__", viewer)
         for name in ("insert", "remove"):
             setattr(model.layers, name, self._timed(getattr(model.layers, name)))
+        Layer.refresh = self._timed(Layer.refresh)  # a process is measured once
         gc.callbacks.append(self._collected)
 
     def _timed(self, act: Callable[..., object]) -> Callable[..., object]:
-        def timed(*args: object) -> object:
+        def timed(*args: object, **kwargs: object) -> object:
             self._enter()
             try:
-                return act(*args)
+                return act(*args, **kwargs)
             finally:
                 self._leave()
 
@@ -135,5 +137,5 @@ def table(stalls: list[Stall]) -> str:
         of_phase = [stall for stall in stalls if stall.phase == phase]
         whole = max(stall.work_ms for stall in of_phase)
         own = max(stall.own_ms for stall in of_phase)
-        rows.append(f"{phase:<12} {whole:6.0f} ms, of the plugin {own:6.0f} ms")
+        rows.append(f"{phase:<12} {whole:6.0f} ms, beside napari's work {own:6.0f} ms")
     return "\n".join(rows)
