@@ -3,7 +3,7 @@ import pytest
 
 from napari_ka2er.core.volume import Geometry
 from napari_ka2er.model import sampling
-from napari_ka2er.model.sampling import sample, slab_of, slabs
+from napari_ka2er.model.sampling import sample, share_of, slab_of, slabs
 from napari_ka2er.model.tiles import tiled_grid
 
 NOT_TURNED = np.eye(3)
@@ -71,3 +71,39 @@ def test_slabs_cover_every_row_once_and_bound_the_memory():
     geometry = geometry_of((9, 4, 5), (1.0, 2.0, 3.0))
     part = slab_of(geometry, slice(4, 9))
     np.testing.assert_allclose(part.to_world((0, 1, 1)), geometry.to_world((4, 1, 1)))
+
+
+def test_the_share_of_a_mask_is_exact_where_whole_voxels_are_covered():
+    affine = np.diag([2.0, -1.0, 0.5, 1.0])
+    affine[:3, 3] = 5, 40, -3
+    source = Geometry((4, 6, 9), affine)
+    mask = np.zeros(source.shape, bool)
+    mask[1, 2:4, 3:6] = True  # one voxel of 2 x 2 x 1.5 mm, and nothing else
+    mask[0, 0, 0] = True  # a sixth of one
+    coarse = affine @ np.diag([1, 2, 3, 1.0])
+    coarse[:3, 3] = source.to_world((0, 0.5, 1))
+    share = share_of(mask, source, Geometry((4, 3, 3), coarse))
+    wanted = np.zeros((4, 3, 3))
+    wanted[1, 1, 1], wanted[0, 0, 0] = 1, 1 / 6
+    np.testing.assert_allclose(share, wanted, atol=1e-6)
+
+
+def test_the_share_of_a_mask_keeps_its_volume_and_place():
+    rng = np.random.default_rng(0)
+    source = Geometry((40, 50, 45), np.diag([1.0, 0.8, 0.9, 1.0]))
+    z, y, x = np.ogrid[:40, :50, :45]
+    mask = ((z - 20) ** 2 + (0.8 * (y - 24)) ** 2 + (0.9 * (x - 21)) ** 2) < 12**2
+    shift = rng.uniform(-0.5, 0.5, 3)
+    affine = np.diag([2.3, 2.1, 2.2, 1.0])
+    affine[:3, 3] = 2 + shift
+    target = Geometry((16, 18, 16), affine)
+    share = share_of(mask, source, target)
+    assert share.sum() * 2.3 * 2.1 * 2.2 == pytest.approx(mask.sum() * 0.72, rel=0.02)
+    centre = np.argwhere(share > 0.5).mean(axis=0)
+    np.testing.assert_allclose(target.to_world(centre), source.to_world((20, 24, 21)), atol=0.4)
+
+
+def test_the_share_of_an_empty_box_is_zero():
+    lattice = Geometry((2, 3, 4), np.eye(4))
+    empty = Geometry((0, 0, 0), np.eye(4))
+    assert not share_of(np.zeros((0, 0, 0), bool), empty, lattice).any()

@@ -11,7 +11,6 @@ import torch
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.prompts import Point, positions_of
-from napari_ka2er.core.resampling import resample
 from napari_ka2er.core.touched import restrict_change, touched_by, voxels_of
 from napari_ka2er.model.answers import PromptResult as PromptResult
 from napari_ka2er.model.device import autocast
@@ -26,7 +25,7 @@ from napari_ka2er.model.roi import (
     roi_around,
     union,
 )
-from napari_ka2er.model.sampling import sample
+from napari_ka2er.model.sampling import sample, share_of
 from napari_ka2er.model.tile_store import STRIDES
 from napari_ka2er.model.tiles import region_geometry
 
@@ -163,7 +162,7 @@ class Prompter:
         if question.previous is not None and question.previous.any():
             box = image_box(lattice, self._geometry)
             source = region_geometry(self._geometry, box)
-            share = resample(question.previous[box].astype(np.float32), source, lattice, order=1)
+            share = share_of(question.previous[box], source, lattice)
             return share > 0.5, _logits_of(share > 0.5, automatic), True
         nothing = np.zeros(lattice.shape, bool)
         if automatic is None:

@@ -8,14 +8,13 @@ import numpy as np
 from scipy import ndimage
 
 from napari_ka2er.core.resampling import index_map
+from napari_ka2er.core.volume import Geometry
 from napari_ka2er.model.tiles import region_geometry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-    from napari_ka2er.core.volume import Geometry
 
 _SLAB_BYTES = 64 * 2**20
 
@@ -56,6 +55,47 @@ def sample(values: NDArray[Any], source: Geometry, target: Geometry) -> NDArray[
     if rest.max() * max(target.shape) < 1e-3 and len(set(axes)) == 3:
         return _separable(values, matrix, axes, target.shape)
     return _general(values, matrix, target.shape)
+
+
+def share_of(mask: NDArray[np.bool_], source: Geometry, target: Geometry) -> NDArray[np.float32]:
+    """Return which share of each voxel of a coarser or equal lattice a mask covers, about.
+
+    Whole voxels are averaged first, as many as fit, then interpolated: a click waits for it, and a
+    Gaussian before the interpolation took a third of the click.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape source.shape
+    source, target : Geometry
+        Of one orientation.
+
+    Returns
+    -------
+    ndarray of float32, shape target.shape
+        Between 0 and 1; zeros where `mask` is empty.
+    """
+    if mask.size == 0:
+        return np.zeros(target.shape, np.float32)
+    ratio = np.array(target.spacing) / source.spacing
+    factors = np.clip(np.rint(ratio), 1, mask.shape).astype(int)
+    affine = np.array(source.affine)
+    affine[:3, 3] = source.to_world((factors - 1) / 2)
+    affine[:3, :3] *= factors
+    pooled = _pooled(mask, factors)
+    shares: NDArray[np.float32] = sample(pooled[None], Geometry(pooled.shape, affine), target)[0]
+    return shares
+
+
+def _pooled(mask: NDArray[np.bool_], factors: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return the mean of blocks; the last one of an axis is filled up with its edge."""
+    missing = [(0, -n % f) for n, f in zip(mask.shape, factors, strict=True)]
+    if any(after for _, after in missing):
+        mask = np.pad(mask, missing, mode="edge")
+    total: NDArray[np.float32] = np.zeros(tuple(np.array(mask.shape) // factors), np.float32)
+    for start in np.ndindex(*factors):
+        total += mask[tuple(slice(a, None, f) for a, f in zip(start, factors, strict=True))]
+    total /= factors.prod()
+    return total
 
 
 def _separable(
