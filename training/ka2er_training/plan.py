@@ -44,6 +44,8 @@ class StudentPreset:
         Of the prompts, with the trunk frozen.
     foundation_rate : float
         Factor on the learning rate of pre-trained Swin weights.
+    sparse_threshold : float
+        See `StudentConfig`.
     """
 
     name: str
@@ -60,6 +62,7 @@ class StudentPreset:
     polish: Schedule
     clicks: Schedule
     foundation_rate: float = 0.1
+    sparse_threshold: float = 0.1
 
 
 PRESETS = {
@@ -151,6 +154,7 @@ def student_config(
         dense_width=sizes.dense_width,
         merge_width=sizes.merge_width,
         amalgamation=amalgamation,  # type: ignore[arg-type]
+        sparse_threshold=sizes.sparse_threshold,
     )
 
 

@@ -14,6 +14,7 @@ from ka2er_training.click_work import train_clicks
 from ka2er_training.distributed import rank
 from ka2er_training.holdout import check_training_data
 from ka2er_training.plan import preset
+from ka2er_training.presets import check_number
 from ka2er_training.registry import add_student, current, make_current
 from ka2er_training.workspace import read_json
 from napari_ka2er.core.errors import UserError
@@ -54,6 +55,8 @@ class AmalgamationPlan:
         Go on where a broken run stopped.
     task_strength : tuple of (str, float)
         Factor on the augmentation's strength, for tasks with few volumes.
+    sparse_threshold : float or None
+        Instead of the preset's; between 0 (sparse mode runs every expert) and 1.
     """
 
     preset: str = "tiny"
@@ -67,6 +70,11 @@ class AmalgamationPlan:
     device: str = "cpu"
     resume: bool = False
     task_strength: tuple[tuple[str, float], ...] = field(default=())
+    sparse_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.sparse_threshold is not None:
+            check_number(self.sparse_threshold, 0.0, 1.0, "a sparse threshold")
 
 
 def recipe_of(plan: AmalgamationPlan) -> Recipe:
@@ -80,7 +88,8 @@ def recipe_of(plan: AmalgamationPlan) -> Recipe:
         schedules[name] = dataclasses.replace(
             own, steps=own.steps if steps is None else steps, checkpoint_every=every
         )
-    sizes = dataclasses.replace(sizes, **schedules)
+    threshold = sizes.sparse_threshold if plan.sparse_threshold is None else plan.sparse_threshold
+    sizes = dataclasses.replace(sizes, **schedules, sparse_threshold=threshold)
     recipe = recipe_for(sizes, plan.seed, task_strength=plan.task_strength)
     return dataclasses.replace(recipe, foundation=plan.foundation)
 

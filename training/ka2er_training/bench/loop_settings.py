@@ -49,6 +49,7 @@ class StartBudget:
     steps: int = 800
     polish_steps: int = 200
     click_steps: int = 300
+    sparse_threshold: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)

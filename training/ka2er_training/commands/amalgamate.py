@@ -26,6 +26,12 @@ def add(commands: Any) -> None:
     command.add_argument("--steps", type=int, help="instead of the preset's")
     command.add_argument("--polish-steps", type=int, help="instead of the preset's")
     command.add_argument("--click-steps", type=int, help="instead of the preset's")
+    command.add_argument(
+        "--sparse-threshold",
+        type=float,
+        metavar="WEIGHT",
+        help="in sparse mode experts of less weight are not run; instead of the preset's",
+    )
     command.add_argument("--checkpoint-every", type=int, help="steps; instead of the preset's")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--resume", action="store_true", help="go on where a broken run stopped")
@@ -54,6 +60,7 @@ def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
         polish_steps=args.polish_steps,
         click_steps=args.click_steps,
         checkpoint_every=args.checkpoint_every,
+        sparse_threshold=args.sparse_threshold,
         seed=args.seed,
         device=args.device if args.executor else str(resolve_device(args.device)),
         resume=args.resume,
