@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -187,6 +189,20 @@ def test_any_structure_can_be_meant(predictor, loaded):
 )
 def test_other_prompts_are_answered_too(predictor, prompt):
     assert predictor.prompt("one", 1, [prompt]).seconds > 0
+
+
+@pytest.mark.parametrize("far", list(product((False, True), repeat=3)))
+def test_a_click_in_any_corner_changes_the_mask_there_and_nowhere_beyond(predictor, far):
+    corner = tuple(n - 1 if is_far else 0 for n, is_far in zip(blob().shape, far, strict=True))
+    previous = np.zeros(blob().shape, bool)
+    previous[tuple(slice(-3, None) if is_far else slice(3) for is_far in far)] = True
+    point = Point(position(corner), positive=False)
+    result = predictor.prompt("one", 1, [point], previous)
+    assert all(0 <= s.start < s.stop <= n for s, n in zip(result.box, blob().shape, strict=True))
+    after = previous.copy()
+    after[result.box] = result.mask
+    assert not after[corner]
+    assert not (after & ~previous).any()  # a negative click adds nothing
 
 
 def test_prompts_encode_only_the_tiles_they_need(loaded, tmp_path):

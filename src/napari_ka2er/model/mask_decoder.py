@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets.vista3d import MLP, TwoWayTransformer
 from torch import Tensor, nn
 
@@ -175,15 +174,35 @@ def logits_of(mask: Tensor, automatic: Tensor | None = None) -> Tensor:
     Tensor, shape (B, 1, Z, Y, X)
         Positive in the mask, not positive out of it.
     """
-    smooth = mask.float()
-    for axis in (0, 1, 2):
-        size = [5 if a == axis else 1 for a in (0, 1, 2)]
-        padding = [n // 2 for n in size]
-        smooth = F.avg_pool3d(smooth, size, 1, padding, count_include_pad=False)
-    graded = _CERTAIN * (mask + smooth - 1)
+    graded = _CERTAIN * (mask + _share_around(mask) - 1)
     if automatic is None:
         return graded
     return torch.where((automatic > 0) == mask, automatic, graded)
+
+
+def _share_around(mask: Tensor) -> Tensor:
+    """Return which share of the 5³ voxels around each is in a mask; outside ones do not count.
+
+    Sums of bytes: an average pool takes eight times as long, and every click waits for it.
+    """
+    total = mask.to(torch.uint8)
+    counts = torch.ones((), device=mask.device)
+    for axis in (2, 3, 4):
+        total = _sum_of_five(total, axis)
+        shape = [-1 if a == axis else 1 for a in range(mask.ndim)]
+        ones = torch.ones(mask.shape[axis], device=mask.device, dtype=torch.uint8)
+        counts = counts * _sum_of_five(ones, 0).reshape(shape)
+    return total / counts
+
+
+def _sum_of_five(values: Tensor, axis: int) -> Tensor:
+    """Return the sum of each value and its neighbours, two to either side, along an axis."""
+    total = values.clone()
+    n = values.shape[axis]
+    for step in range(1, min(3, n)):
+        total.narrow(axis, step, n - step).add_(values.narrow(axis, 0, n - step))
+        total.narrow(axis, 0, n - step).add_(values.narrow(axis, step, n - step))
+    return total
 
 
 def _box(start: Sequence[int], size: Sequence[int], stride: int) -> _Box:
