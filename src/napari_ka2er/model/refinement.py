@@ -71,17 +71,17 @@ class _Convolution(nn.Conv3d):
         """Return the convolution of `input` (B, C, Z, Y, X)."""
         if not _takes_onednn(input):
             return super().forward(input)
+        edges = [n // 2 for n in self.kernel_size]
         result: Tensor = torch.mkldnn_convolution(
-            input, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+            input, self.weight, self.bias, edges, self.stride, self.dilation, self.groups
         )
         return result
 
 
 def _takes_onednn(x: Tensor) -> bool:
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    is_cast = torch.is_autocast_enabled("cpu")
-    return is_plain and not is_traced and not is_cast and torch.backends.mkldnn.is_available()
+    is_other = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    return is_plain and not is_other and torch.backends.mkldnn.is_available()
 
 
 def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
