@@ -26,6 +26,7 @@ from napari_ka2er.model.roi import (
     union,
 )
 from napari_ka2er.model.sampling import sample, share_of
+from napari_ka2er.model.spreading import spread
 from napari_ka2er.model.tile_store import STRIDES
 from napari_ka2er.model.tiles import region_geometry
 
@@ -146,7 +147,7 @@ class Prompter:
                 output=torch.tensor([question.output], device=loaded.device),
                 previous_known=torch.tensor([is_known], device=loaded.device),
             )
-        values = logits[0, 0].float().cpu().numpy()
+        values = spread(logits[0, 0].float().cpu().numpy(), question.prompts, lattice)
         after = self._restricted(question, before, values > 0, lattice)
         return values, float(dice[0]), before != after
 

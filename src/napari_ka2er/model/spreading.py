@@ -1,0 +1,112 @@
+"""What clicks say about the voxels around them, without anything learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_ka2er.core.prompts import Box
+from napari_ka2er.core.touched import voxels_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.prompts import Prompt
+    from napari_ka2er.core.volume import Geometry
+
+    Floats = NDArray[np.float64]
+
+# Found on training cases of the sample student (docs/benchmarks/sample.md), in mean voxel edges and
+# in logits.
+_SCALE = 4.0
+_MARGIN = 1.5
+_NOISE = 0.3
+_REACH = 3.5 * _SCALE
+_MAX_PER_PROMPT = 16
+
+
+def spread(
+    logits: NDArray[np.float32], prompts: Sequence[Prompt], grid: Geometry
+) -> NDArray[np.float32]:
+    """Return logits that contradict no prompt, changed most smoothly around those they did.
+
+    Where a prompt and the logits disagree, or agree by less than a margin, there is an error of
+    known size; between such places it is taken for a Gaussian process, whose mean is added
+    (kriging).  Prompts that the logits agree with hold it at zero.
+
+    Parameters
+    ----------
+    logits : ndarray of float32, shape grid.shape
+        The mask's logits.
+    prompts : sequence of Prompt
+        All prompts of the object, oldest first; boxes around it say nothing about single voxels.
+        Of a long prompt some voxels are taken, evenly.
+    grid : Geometry
+        The logits' lattice.
+
+    Returns
+    -------
+    ndarray of float32, shape grid.shape
+        `logits` itself if no prompt contradicts them, or none lies on the lattice.
+
+    References
+    ----------
+    Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, eq. 2.25.
+    """
+    voxels, signs = _declared(prompts, grid)
+    known = logits[tuple(voxels.T)].astype(np.float64)
+    missing = np.where(signs * known < _MARGIN, signs * _MARGIN - known, 0.0)
+    if not missing.any():
+        return logits
+    edges = _edges(grid)
+    places = voxels * edges
+    covariance = _covariance(places, places) + _NOISE * np.eye(len(places))
+    weights = np.linalg.solve(covariance, missing)
+    result = logits.copy()
+    for place, weight in zip(voxels, weights, strict=True):
+        _add_bump(result, place, edges, float(weight))
+    return result
+
+
+def _declared(prompts: Sequence[Prompt], grid: Geometry) -> tuple[NDArray[np.intp], Floats]:
+    """Return voxels, shape (N, 3), each once, and +1 or -1 for each; the newest prompt counts."""
+    found: dict[tuple[int, ...], float] = {}
+    for prompt in prompts:
+        if isinstance(prompt, Box) and prompt.positive:
+            continue
+        voxels = voxels_of(prompt, grid)
+        n = min(len(voxels), _MAX_PER_PROMPT)
+        for voxel in voxels[np.linspace(0, len(voxels) - 1, n).round().astype(int)]:
+            found[tuple(int(v) for v in voxel)] = 1.0 if prompt.positive else -1.0
+    return np.array(list(found), dtype=np.intp).reshape(-1, 3), np.array(list(found.values()))
+
+
+def _edges(grid: Geometry) -> Floats:
+    """Return the voxel's edges along (Z, Y, X) in mean edges."""
+    spacing = np.array(grid.spacing, dtype=np.float64)
+    edges: Floats = spacing / np.exp(np.log(spacing).mean())
+    return edges
+
+
+def _covariance(a: Floats, b: Floats) -> Floats:
+    squared = ((a[:, None] - b) ** 2).sum(axis=-1)
+    covariance: Floats = np.exp(-squared / (2 * _SCALE**2))
+    return covariance
+
+
+def _add_bump(
+    values: NDArray[np.float32], place: NDArray[np.intp], edges: Floats, weight: float
+) -> None:
+    """Add a Gaussian around a voxel, as far as it reaches; the product of one along each axis."""
+    parts, window = [], []
+    for at, edge, n in zip(place, edges, values.shape, strict=True):
+        reach = int(np.ceil(_REACH / edge))
+        low, high = max(int(at) - reach, 0), min(int(at) + reach + 1, n)
+        window.append(slice(low, high))
+        distance = (np.arange(low, high) - at) * edge
+        parts.append(np.exp(-(distance**2) / (2 * _SCALE**2)).astype(np.float32))
+    z, y, x = parts
+    values[tuple(window)] += weight * (z[:, None, None] * y[:, None] * x)
