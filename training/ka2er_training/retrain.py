@@ -11,6 +11,7 @@ from ka2er_training.ledger import settle_all
 from ka2er_training.package_check import check_for_workspace
 from ka2er_training.registry import current
 from ka2er_training.retrain_estimates import affected, estimate
+from ka2er_training.round_outcome import summary
 from ka2er_training.round_state import (
     LOCK,
     NOTHING,
@@ -38,15 +39,15 @@ logger = logging.getLogger(__name__)
 SHARES = {
     "ingest": 0.02,
     "plan": 0.01,
-    "experts": 0.25,
+    "labels": 0.03,
+    "experts": 0.24,
     "expert_gate": 0.07,
-    "student": 0.47,
+    "student": 0.45,
     "gate": 0.14,
     "decide": 0.01,
     "report": 0.03,
 }
-_TRAINING = ("experts", "expert_gate", "student", "gate", "decide")
-_OF_STUDENT = ("student", "gate")  # not if an expert has lost
+_TRAINING = ("experts", "expert_gate", "student", "gate")  # not once a stage has ended the round
 
 
 def retrain(
@@ -85,8 +86,8 @@ def retrain(
     -------
     dict
         Plain data: ``round``, ``status`` (``"promoted"``, ``"refused"``, ``"nothing to train"``),
-        ``reason``, ``before``, ``version`` (None if no student was made), ``report``, ``seconds``,
-        ``stages``, ``notes``.
+        ``reason``, ``refused_by`` (``"labels"``, ``"expert gate"``, ``"gate"``), ``before``,
+        ``version`` (None if no student was made), ``report``, ``seconds``, ``stages``, ``notes``.
 
     Raises
     ------
@@ -125,24 +126,6 @@ def dry_run(folder: Path, packages: Sequence[Path], options: RoundOptions) -> di
     notes = held_notes(workspace, plan)
     tasks = affected(counts)
     return {"before": before, "cases": counts, "tasks": tasks, "notes": notes, "estimate": told}
-
-
-def summary(workspace: Workspace, state: RoundState) -> dict[str, Any]:
-    """Return what came of a finished round, as plain data."""
-    decided, judged = state.outcome("decide"), state.outcome("expert_gate")
-    return {
-        "round": state.number,
-        "status": state.status,
-        "reason": state.outcome("gate").get("reason") or judged.get("stopped") or state.status,
-        "before": state.before,
-        "version": decided.get("version"),
-        "current": current(workspace),
-        "report": state.result("report").get("report"),
-        "seconds": round(sum(stage["seconds"] for stage in state.stages.values()), 1),
-        "stages": {name: stage["seconds"] for name, stage in state.stages.items()},
-        "withdrawn": decided.get("withdrawn", []),
-        "notes": state.outcome("ingest").get("notes", []),
-    }
 
 
 def _begin(
@@ -198,6 +181,7 @@ def _check(workspace: Workspace, packages: Sequence[Path], options: RoundOptions
 def _run(work: RoundWork) -> None:
     """Do the stages that are not done."""
     from ka2er_training import retrain_stages as stages
+    from ka2er_training.belonging_stage import check_labels
     from ka2er_training.retrain_decision import decide
     from ka2er_training.round_record import write_report
 
@@ -205,6 +189,7 @@ def _run(work: RoundWork) -> None:
     works = {
         "ingest": stages.take_packages,
         "plan": stages.plan_round,
+        "labels": check_labels,
         "experts": stages.train_experts,
         "expert_gate": stages.judge_experts,
         "student": stages.train_student,
@@ -229,9 +214,9 @@ def _is_due(work: RoundWork, name: str) -> bool:
     """Return whether a stage has anything to do in this round."""
     from ka2er_training.retrain_stages import stopped
 
-    if name in _OF_STUDENT and stopped(work):
-        return False
-    return name not in _TRAINING or bool(work.state.result("plan")["tasks"])
+    if stopped(work):
+        return name not in _TRAINING
+    return name not in (*_TRAINING, "decide") or bool(work.state.result("plan")["tasks"])
 
 
 def _stage(

@@ -23,7 +23,8 @@ from napari_ka2er.core.student_card import read_student_json
 def decide(work: RoundWork) -> dict[str, Any]:
     """Make the candidate a version; promote it with its experts, or withdraw the corrections.
 
-    A round that an expert's loss has stopped has no candidate, only corrections to withdraw.
+    A round that its labels or an expert's loss have stopped has no candidate, only corrections
+    to withdraw.
     """
     if stopped(work):
         moved = withdraw(work.workspace, work.state.number)

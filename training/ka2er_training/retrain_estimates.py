@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.belonging_stage import MOST_CASES
 from ka2er_training.expert_retraining import short_preset
 from ka2er_training.registry import student_folder
 from ka2er_training.round_state import RoundOptions, rounds
@@ -48,8 +49,10 @@ def estimate(
     n_new = sum(sum(by_split.values()) for by_split in counts.values())
     n_old = sum(len(workspace.training_cases(name)) for name in workspace.tasks)
     n_held = sum(len(workspace.holdout_cases(name)) for name in workspace.tasks)
+    n_asked = sum(min(sum(by_split.values()), MOST_CASES) for by_split in counts.values())
     looks = n_new * len(workspace.tasks) + len(names) * (n_old + n_new)
     seconds = {
+        "labels": n_asked * pace["look"],
         "experts": sum(epochs.values()) * pace["epoch"],
         "features": looks * pace["look"],
         "student": (steps["trunk"] + steps["polish"]) * pace["step"]

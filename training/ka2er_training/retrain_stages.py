@@ -16,6 +16,7 @@ from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
 from ka2er_training.registry import student_folder
 from ka2er_training.retrain_estimates import affected, estimate
+from ka2er_training.round_outcome import stop_of
 from ka2er_training.round_state import round_folder
 from ka2er_training.round_student import make_student
 from ka2er_training.scoring import forget_masks
@@ -155,7 +156,7 @@ def judge_experts(work: RoundWork) -> dict[str, Any]:
 
 def stopped(work: RoundWork) -> str:
     """Return why a round ended before its student, or nothing."""
-    return str(work.state.outcome("expert_gate").get("stopped", ""))
+    return stop_of(work.state)[1]
 
 
 def experts_of(work: RoundWork) -> dict[str, str]:

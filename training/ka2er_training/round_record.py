@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.belonging_stage import label_notes
 from ka2er_training.ledger import packages_folder
 from ka2er_training.lineage import code_version
 from ka2er_training.registry import student_folder
-from ka2er_training.retrain_stages import stopped
 from ka2er_training.round_evidence import evidence
+from ka2er_training.round_outcome import stop_of
 from ka2er_training.round_report import write_round_report
 from ka2er_training.round_state import NOTHING, now
 from ka2er_training.rounds import PackageIn, Round, Stage, Training
@@ -50,13 +51,16 @@ def record_of(work: RoundWork) -> Round:
         before=state.before,
         after=decided.get("version") or state.before,
         decision=decided.get("status", NOTHING),
-        reason=gate.get("reason") or stopped(work) or "no new case to train on",
+        reason=gate.get("reason") or stop_of(state)[1] or "no new case to train on",
         packages=tuple(_package(work, p["digest"], p["path"]) for p in state.packages),
         trained=tuple(_trained(work)),
         stages=tuple(
             Stage(name, cost["seconds"], cost["cpu_s"], cost["joules"])
             for name, cost in state.stages.items()
         ),
+        labels={
+            task: told["cases"] for task, told in state.outcome("labels").get("tasks", {}).items()
+        },
         experts={
             name: [Verdict.from_json(verdict) for verdict in tries]
             for name, tries in judged.items()
@@ -112,7 +116,8 @@ def _notes(work: RoundWork) -> list[str]:
     notes = list(state.outcome("ingest").get("notes", []))
     reasons = state.outcome("expert_gate").get("reasons", {})
     notes += [f"expert {task}: {reason}" for task, reason in reasons.items()]
-    if stopped(work):
+    notes += label_notes(state.outcome("labels"))
+    if stop_of(state)[0] == "expert_gate":
         notes.append("no student was trained; --keep-going trains one all the same")
     if moved := state.outcome("decide").get("withdrawn"):
         notes.append(f"{len(moved)} corrections were taken out of training again")

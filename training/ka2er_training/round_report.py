@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.belonging_rule import Fit
 from ka2er_training.energy import WATTS_PER_CORE, estimated_joules
 from ka2er_training.gate_stats import Bounds
 from ka2er_training.report import curves, png_uri, write_page
@@ -36,6 +37,7 @@ def write_round_report(path: Path, found: Round) -> None:
         "headline": _headline(found),
         "facts": _facts(found),
         "came": _came_in(found.packages),
+        "labels": _labels(found),
         "scores": _scores(found),
         "changes": changes_figure(found.scores, found.verdict),
         "tries": [_try(verdict) for verdict in found.tries],
@@ -90,6 +92,20 @@ def _came_in(packages: Sequence[PackageIn]) -> Table:
         work = (share, str(one.clicks), _time(one.seconds))
         table.append([name, one.task, *(str(count) for count in counts), *work, *people])
     return table if packages else []
+
+
+def _labels(found: Round) -> Table:
+    """Return how well each case's labels fit its image."""
+    head = ["task", "case", "own labels", "moved", "best of others'", "fit worse", "verdict"]
+    table = [head]
+    for task, cases in found.labels.items():
+        for fit in (Fit.from_json(case) for case in cases):
+            name, best = fit.best_other
+            moved = "-" if fit.moved is None else f"{fit.moved:.2f}"
+            worse = f"{sum(v < fit.own for v in fit.others.values())} of {len(fit.others)}"
+            other = f"{best:.2f} ({name})" if name else "-"
+            table.append([task, fit.case, f"{fit.own:.2f}", moved, other, worse, fit.verdict])
+    return table if len(table) > 1 else []
 
 
 def _scores(found: Round) -> Table:

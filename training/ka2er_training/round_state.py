@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STAGES = (
     "ingest",
     "plan",
+    "labels",
     "experts",
     "expert_gate",
     "student",
@@ -61,6 +62,8 @@ class RoundOptions:
         Of everything random; None: the number of the round.
     keep_going : bool
         Whether the student is trained even if an expert lost by the corrections.
+    accept_labels : bool
+        Whether all is trained even if the labels seem to belong to other images.
     """
 
     preset: str = "tiny"
@@ -74,6 +77,7 @@ class RoundOptions:
     mode: Mode = "sparse"
     seed: int | None = None
     keep_going: bool = False
+    accept_labels: bool = False
 
 
 @dataclass(slots=True)

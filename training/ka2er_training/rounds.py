@@ -138,6 +138,9 @@ class Round:
         One line; the verdict's, usually.
     packages, trained, stages, pictures : tuple
         See there.
+    labels : dict of str to list of dict
+        Per task, of each case that was looked at, how well its labels fit its image, as
+        `ka2er_training.belonging_rule.Fit` tells it.
     experts : dict of str to list of Verdict
         Per retrained expert the gate's tries: the new one, then its interpolations.
     tries : tuple of Verdict
@@ -164,6 +167,7 @@ class Round:
     packages: tuple[PackageIn, ...] = ()
     trained: tuple[Training, ...] = ()
     stages: tuple[Stage, ...] = ()
+    labels: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     experts: dict[str, list[Verdict]] = field(default_factory=dict)
     tries: tuple[Verdict, ...] = ()
     scores: list[dict[str, Any]] = field(default_factory=list)

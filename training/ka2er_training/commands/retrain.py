@@ -40,6 +40,11 @@ def add(commands: Any) -> None:
         action="store_true",
         help="train the student even if an expert lost by the corrections",
     )
+    command.add_argument(
+        "--accept-labels",
+        action="store_true",
+        help="train even if labels seem to belong to other images",
+    )
     command.add_argument("--preset", default="tiny", help="tiny or base (default: %(default)s)")
     command.add_argument(
         "--mode", default="sparse", choices=["sparse", "full", "distilled"], help="of the gate"
