@@ -11,12 +11,26 @@ from ka2er_training.bench.cells import Store, in_order
 from ka2er_training.bench.loop_annotation import course_of, spread
 from ka2er_training.bench.loop_cases import for_round, loop_cases
 from ka2er_training.bench.loop_controls import copied_package, damaged, damaged_package, fitted
-from ka2er_training.bench.loop_entries import DISPUTED, NO_CHANGE, ONLY, OURS, PARTIAL, SCRATCH
+from ka2er_training.bench.loop_entries import (
+    ACCEPTED,
+    DISPUTED,
+    NO_CHANGE,
+    ONLY,
+    OURS,
+    PARTIAL,
+    SCRATCH,
+)
 from ka2er_training.bench.loop_measuring import clicks_needed
 from ka2er_training.bench.loop_order import disagreement, most_disputed
 from ka2er_training.bench.loop_plan import LoopPlan
 from ka2er_training.bench.loop_report import results_of, summary, verdicts, write_report
-from ka2er_training.bench.loop_settings import LoopSettings, StartTask, read_loop_settings
+from ka2er_training.bench.loop_settings import (
+    ControlBudget,
+    LoopSettings,
+    StartTask,
+    read_loop_settings,
+)
+from ka2er_training.bench.loop_tables import control_table
 from ka2er_training.bench.settings import TaskSettings
 from ka2er_training.bench.splits import patient_of
 from ka2er_training.effort import Work
@@ -276,6 +290,30 @@ def fill(store, found, gains):
             keep(store, entry, {"refused": True, "problems": ["the same image as h0"]})
 
 
+def test_some_controls_may_have_their_labels_accepted_and_are_told_apart(tmp_path):
+    made = plan(controls=ControlBudget(packages=3, accepted=2))
+    store = Store(tmp_path / "cells")
+    controls = [entry for entry in made.entries() if entry.table == "control"]
+    assert [entry.arm for entry in controls] == [
+        "shuffled", "shifted", "emptied", f"shuffled{ACCEPTED}", f"shifted{ACCEPTED}",
+    ]  # fmt: skip
+    assert ["accept_labels" in entry.cell.settings for entry in controls] == [False] * 3 + [
+        True
+    ] * 2
+    for entry in controls:
+        test = "expert gate" if entry.arm.endswith(ACCEPTED) else "labels"
+        refused = entry.arm != f"shuffled{ACCEPTED}"
+        told = {"refused": refused, "reason": "worse", "refused_by": test if refused else ""}
+        keep(store, entry, told)
+    rows = {row[0]: row[1:] for row in control_table(results_of(made, store)).rows}
+    assert rows["shuffled"] == ("1 of 1", "labels: 1", "worse")
+    assert rows[f"shuffled{ACCEPTED}"] == ("0 of 1", "", "")
+    assert rows[f"shifted{ACCEPTED}"] == ("1 of 1", "expert gate: 1", "worse")
+    assert dict(verdicts(made, results_of(made, store))) == {
+        "rounds refuse 3 of 3 damaged packages (of 3 planned), wanted all": True
+    }
+
+
 def test_the_report_says_what_holds_and_what_does_not(tmp_path):
     made, store = plan(), Store(tmp_path / "cells")
     fill(store, made.entries(), gains={0: 0.0, 1: 0.1, 2: 0.15, 3: 0.12})
@@ -285,7 +323,7 @@ def test_the_report_says_what_holds_and_what_does_not(tmp_path):
     assert told["after round 2 others has changed by -0.020, wanted at least -0.01"] is False
     assert told["round 1 takes 30 % of the CPU time from scratch, wanted at most 25 %"] is False
     assert told["clicks to 0.90 on the hold-out go from 4.00 to 1.00, wanted fewer"] is True
-    refused = "the gate refuses 13 of 20 damaged packages (of 20 planned), wanted all"
+    refused = "rounds refuse 13 of 20 damaged packages (of 20 planned), wanted all"
     assert told[refused] is False
     assert told["the check refuses a copy of a hold-out case"] is True
 

@@ -307,6 +307,8 @@ def test_a_round_that_gains_nothing_is_refused_and_its_corrections_wait(work, ca
 MOMENTS = [
     ("ingest", "package"),
     ("plan", None),
+    ("labels", "case"),
+    ("labels", None),
     ("experts", "epoch 1/"),
     ("experts", None),
     ("expert_gate", None),

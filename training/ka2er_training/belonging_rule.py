@@ -16,6 +16,7 @@ MIN_OTHERS = 4  # fewer others' labels are no comparison
 # A mask that agrees with no labels at all tells nothing.  Masks of inverted hippocampus images, to
 # which a student is blind, agree up to 0.40 with the best of 22 others' labels.
 MIN_AGREEMENT = 0.4
+CLOSE = 0.9  # labels that agree so well are nearly right, whosever they are
 BELONGS = 1 / 8  # the chance of a stranger's labels to be called the own ones
 FEW = 4  # cases; of fewer only what is clear counts
 # Mean ranks below which a package is refused; strangers' labels have 0.5 or less on average.
@@ -56,12 +57,21 @@ class Fit:
     @property
     def rank(self) -> float:
         """The share of other labels that fit worse; NaN without any."""
-        return float(np.mean([v < self.own for v in self.others.values()] or [float("nan")]))
+        if not self.others:
+            return float("nan")
+        return float(np.mean([value < self.own for value in self.others.values()]))
 
     @property
     def is_displaced(self) -> bool:
-        """Whether moving the own labels halves what they disagree by."""
-        return self.moved is not None and self._halves(self.moved)
+        """Whether moving the own labels halves what they disagree by, and no others fit better.
+
+        They must fit better than the own where these are, or else labels one voxel off an
+        excellent mask would be displaced.
+        """
+        best = self.best_other[1]
+        return (
+            self.moved is not None and self.moved >= best >= self.own and self._halves(self.moved)
+        )
 
     @property
     def is_swapped(self) -> bool:
@@ -75,7 +85,8 @@ class Fit:
         ``"undecided"``: nothing, as the mask agrees with no labels, or there are fewer than four
         others (empty labels: none), or nothing was drawn where somebody looked at a part only.
         ``"strange"``: half of the others fit as well, or one of them, or the own labels moved,
-        halve the disagreement.  ``"belongs"``: at most one in eight fits as well, which labels of
+        halve the disagreement; but never if they agree by 0.9, as labels of an organ that is the
+        same in everybody may.  ``"belongs"``: at most one in eight fits as well, which labels of
         a random other case do one time in eight.  Else ``"unclear"``.
         """
         enough = 1 if self.is_empty else MIN_OTHERS
@@ -84,7 +95,7 @@ class Fit:
             return "undecided"
         if self.is_empty and not self.is_whole:
             return "undecided"
-        if self.is_displaced or self.is_swapped or self.rank <= 0.5:
+        if self.is_displaced or self.is_swapped or (self.rank <= 0.5 and self.own < CLOSE):
             return "strange"
         as_good = sum(value >= self.own for value in self.others.values())
         return "belongs" if (as_good + 1) / (len(self.others) + 1) <= BELONGS else "unclear"
@@ -94,7 +105,7 @@ class Fit:
         name, best = self.best_other
         if self.is_empty:
             return f"no labels where the student finds what fits those of {name} ({best:.2f})"
-        if self.is_displaced and (self.moved or 0.0) >= best:
+        if self.is_displaced:
             return f"they fit {self.moved:.2f} if they are moved, and {self.own:.2f} where they are"
         if self.is_swapped:
             return f"those of {name} fit {best:.2f}, its own {self.own:.2f}"
@@ -111,7 +122,7 @@ class Fit:
         return cls(**{key: value for key, value in data.items() if key != "verdict"})
 
     def _halves(self, agreement: float) -> bool:
-        return 1 - agreement <= (1 - self.own) / 2 and agreement > self.own
+        return 1 - agreement <= (1 - self.own) / 2 and self.own < CLOSE
 
 
 def refusal(fits: Sequence[Fit]) -> str:
@@ -153,4 +164,4 @@ def _reason(strange: Sequence[Fit], n: int) -> str:
     if 2 * sum(fit.is_displaced for fit in strange) > len(strange):
         return f"the labels of {of} fit much better if they are moved: are they displaced?"
     what = "fit their images no better than other cases' labels"
-    return f"the labels of {of} {what}: are they in the right files?"
+    return f"the labels of {of} {what}: are they in the right files, and in place?"

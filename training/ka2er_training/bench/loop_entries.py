@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 NO_CHANGE, OURS, SCRATCH, ONLY = "no change", "replay", "from scratch", "corrections only"
 # One round each, and what its candidate has learned, whether the gate let it through or not.
 WHOLE, PARTIAL, DISPUTED = "all slices", "some slices", "by disagreement"
+ACCEPTED = ", labels accepted"  # a control whose labels are not asked about
 ARMS = (NO_CHANGE, SCRATCH, ONLY, OURS)
 
 

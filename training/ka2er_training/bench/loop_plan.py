@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.bench.cells import Cell
 from ka2er_training.bench.loop_cases import for_round, loop_cases
 from ka2er_training.bench.loop_entries import (
+    ACCEPTED,
     DISPUTED,
     NO_CHANGE,
     ONLY,
@@ -152,17 +153,21 @@ class LoopPlan:
         yield LoopEntry(self._measure(state, seed, 1, arm), "measure", arm, 1, seed)
 
     def _controls(self, start: Cell, good: Cell, seed: int) -> Iterator[LoopEntry]:
+        """Yield the damaged packages, and some of them once more with their labels accepted."""
         for number in range(self.settings.controls.packages):
-            damage = DAMAGES[number % len(DAMAGES)]
-            settings = {
-                **self._round_settings(seed, replay=True),
-                "damage": damage,
-                "package_seed": number,
-            }
-            name = f"control {number + 1}, {damage}, seed {seed}"
-            yield LoopEntry(
-                Cell("control", name, settings, (start, good)), "control", damage, 1, seed
-            )
+            yield self._control(start, good, seed, number)
+        for number in range(self.settings.controls.accepted):
+            yield self._control(start, good, seed, number, accepted=True)
+
+    def _control(
+        self, start: Cell, good: Cell, seed: int, number: int, *, accepted: bool = False
+    ) -> LoopEntry:
+        damage = DAMAGES[number % len(DAMAGES)]
+        arm = f"{damage}{ACCEPTED if accepted else ''}"
+        settings = {**self._round_settings(seed, replay=True), "damage": damage}
+        settings |= {"package_seed": number, **({"accept_labels": True} if accepted else {})}
+        cell = Cell("control", f"control {number + 1}, {arm}, seed {seed}", settings, (start, good))
+        return LoopEntry(cell, "control", arm, 1, seed)
 
     def _start(self, seed: int) -> Cell:
         experts = Cell("experts", f"experts, seed {seed}", self._start_settings(seed))

@@ -12,7 +12,7 @@ import numpy as np
 from ka2er_training.bench import loop_figures as figures
 from ka2er_training.bench import loop_tables as tables
 from ka2er_training.bench.cells import machine, missing
-from ka2er_training.bench.loop_entries import NO_CHANGE, OURS, SCRATCH
+from ka2er_training.bench.loop_entries import ACCEPTED, NO_CHANGE, OURS, SCRATCH
 from ka2er_training.bench.loop_results import LoopResults
 from ka2er_training.bench.report import json_safe
 from ka2er_training.bench.stats import compare
@@ -160,10 +160,12 @@ def _clicks(results: LoopResults) -> list[tuple[str, bool]]:
 def _refusals(results: LoopResults) -> list[tuple[str, bool]]:
     found = []
     controls = [entry for entry in results.entries if entry.table == "control"]
-    told = results.results("control")
+    controls = [entry for entry in controls if not entry.arm.endswith(ACCEPTED)]
+    arms = dict.fromkeys(entry.arm for entry in controls)
+    told = [result for arm in arms for result in results.results("control", arm=arm)]
     if told:
         refused = sum(result["refused"] for result in told)
-        text = f"the gate refuses {refused} of {len(told)} damaged packages"
+        text = f"rounds refuse {refused} of {len(told)} damaged packages"
         found.append((f"{text} (of {len(controls)} planned), wanted all", refused == len(told)))
     for result in results.results("copy"):
         found.append(("the check refuses a copy of a hold-out case", result["refused"]))

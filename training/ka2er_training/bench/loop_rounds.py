@@ -63,7 +63,8 @@ def control_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
     try:
         result = _retrained(cell, store, means, [bad])
     except UserError as error:  # the check may see it before anything is trained
-        result = {"promoted": False, "reason": f"{error}", "stages": {}, "candidate": None}
+        told = {"promoted": False, "refused_by": "check", "reason": f"{error}"}
+        result = {**told, "stages": {}, "candidate": None}
     shutil.rmtree(folder / "workspace", ignore_errors=True)  # twenty would fill the disk
     return {**result, "refused": not result["promoted"]}
 
@@ -115,7 +116,12 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
         resume = unfinished(workspace) is not None
         # Corrections only: what the gates would stop is what this arm shows.
         alone = not settings["replay"]
-        options = RoundOptions(**settings["budget"], seed=settings["seed"], keep_going=alone)
+        options = RoundOptions(
+            **settings["budget"],
+            seed=settings["seed"],
+            keep_going=alone,
+            accept_labels=alone or settings.get("accept_labels", False),
+        )
         with timed(folder / STAGES, "round"):
             outcome = retrain(
                 home, [] if resume else packages, options, resume=resume,
@@ -127,6 +133,7 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
         "promoted": outcome["status"] == "promoted",
         "stopped_early": outcome["status"] == "refused" and outcome["version"] is None,
         "reason": outcome["reason"],
+        "refused_by": outcome.get("refused_by", ""),
         "candidate": outcome["version"],
         "student": current(workspace),
         "stages": {name: dict(stage) for name, stage in _stages(home, outcome["round"]).items()},

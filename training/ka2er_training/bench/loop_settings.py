@@ -88,9 +88,18 @@ class RetrainBudget:
 
 @dataclass(frozen=True, slots=True)
 class ControlBudget:
-    """How many damaged packages are tried, in turn shuffled, shifted and emptied."""
+    """How many damaged packages are tried, in turn shuffled, shifted and emptied.
+
+    Parameters
+    ----------
+    packages : int
+        How many through a round as it is.
+    accepted : int
+        How many more with their labels accepted, to see what the gates say to them.
+    """
 
     packages: int = 20
+    accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

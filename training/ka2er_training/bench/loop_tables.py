@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ka2er_training.bench.loop_entries import (
+    ACCEPTED,
     ARMS,
     DISPUTED,
     NO_CHANGE,
@@ -201,21 +202,22 @@ def control_table(results: LoopResults) -> Table:
         if not found:
             continue
         refused = sum(result["refused"] for result in found)
-        why = Counter(result["reason"] for result in found if result["refused"])
-        common = why.most_common(1)[0][0] if why else ""
-        rows.append((damage, f"{refused} of {len(found)}", common))
+        reasons = Counter(result["reason"] for result in found if result["refused"])
+        common = reasons.most_common(1)[0][0] if reasons else ""
+        tests = Counter(result.get("refused_by") or "-" for result in found if result["refused"])
+        by = ", ".join(f"{test}: {n}" for test, n in tests.most_common())
+        rows.append((damage, f"{refused} of {len(found)}", by, common))
     copies = results.results("copy")
     if copies:
         refused = sum(result["refused"] for result in copies)
-        rows.append(
-            (
-                "copy of a hold-out case",
-                f"{refused} of {len(copies)}",
-                copies[0]["problems"][0] if refused else "",
-            )
-        )
-    head = ("package", "refused", "most frequent reason")
-    note = "The good package of round 1 with damaged labels, and a round as long as the others."
+        by, why = (f"check: {refused}", copies[0]["problems"][0]) if refused else ("", "")
+        rows.append(("copy of a hold-out case", f"{refused} of {len(copies)}", by, why))
+    head = ("package", "refused", "by which test", "most frequent reason")
+    note = (
+        "The good package of round 1 with damaged labels, and a round as long as the others. Tests "
+        "in the order in which a package meets them: *check*, *labels* (do they belong to their "
+        f"images?), *expert gate*, *gate*.{ACCEPTED}: the second one is left out."
+    )
     return Table("Negative controls", head, tuple(rows), note)
 
 
