@@ -55,15 +55,18 @@ class Drawn:
 
     def centre_mm(self) -> NDArray[np.float64] | None:
         """Return the centre of mass of all labels, (z, y, x) in RAS+ mm; None of an empty map."""
-        found = np.nonzero(self.drawn())
-        if not found[0].size:
+        drawn = self.drawn()
+        n = int(np.count_nonzero(drawn))
+        if not n:
             return None
-        return self.geometry.to_world([float(axis.mean()) for axis in found])
+        planes = (np.count_nonzero(drawn, axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
+        return self.geometry.to_world([float(one @ np.arange(one.size)) / n for one in planes])
 
     def cropped(self) -> Drawn:
-        """Return the box around all labels alone; one voxel of an empty map."""
+        """Return the box around all labels alone, in steps if large; one voxel of an empty map."""
         drawn = self.drawn()
-        return self.seen(joint_box(drawn, drawn) or (slice(0, 1),) * 3)
+        box = joint_box(drawn, drawn) or (slice(0, 1),) * 3
+        return self.seen(tuple(_stepping(part, 2 * MOST_VOXELS) for part in box))
 
     def seen(self, view: tuple[slice, ...]) -> Drawn:
         """Return the part of the map in a window of its lattice, which may have steps."""
@@ -174,9 +177,14 @@ def _window(found: Drawn, own: Drawn) -> tuple[slice, ...]:
     parts = []
     for part, n in zip(box, shape, strict=True):
         more = max(2, (part.stop - part.start) // 4)
-        start, stop = max(0, part.start - more), min(n, part.stop + more)
-        parts.append(slice(start, stop, -(-(stop - start) // MOST_VOXELS)))
+        wide = slice(max(0, part.start - more), min(n, part.stop + more))
+        parts.append(_stepping(wide, MOST_VOXELS))
     return tuple(parts)
+
+
+def _stepping(part: slice, most: int) -> slice:
+    """Return a slice in steps, so that it takes at most so many voxels."""
+    return slice(part.start, part.stop, -(-(part.stop - part.start) // most))
 
 
 def _moved(drawn: Drawn, by_mm: NDArray[np.float64], onto: Geometry) -> Labels:

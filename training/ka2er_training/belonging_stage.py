@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.belonging import Drawn, fit_of
@@ -54,7 +55,8 @@ def check_labels(work: RoundWork) -> dict[str, Any]:
     tasks = {}
     known = [task for task in chosen if task in system.tasks]
     for i, task in enumerate(known):
-        fits = list(_fits(work, system, task, chosen[task], i / len(known), 1 / len(known)))
+        part = replace(work, **work.part(i, len(known)))
+        fits = list(_fits(part, system, task, chosen[task]))
         cases = [fit.to_json() for fit in fits]
         tasks[task] = {"refusal": refusal(fits), "cases": cases, "n": len(chosen[task])}
     found = {"tasks": tasks, "stopped": ""}
@@ -82,11 +84,9 @@ def label_notes(found: Mapping[str, Any]) -> list[str]:
 
 def _why(tasks: Mapping[str, Mapping[str, Any]]) -> str:
     refusals = [f"{task}: {told['refusal']}" for task, told in tasks.items() if told["refusal"]]
-    return (
-        f"wanted labels of their own images, got {'; '.join(refusals)}; {REMEDY}"
-        if refusals
-        else ""
-    )
+    if not refusals:
+        return ""
+    return f"wanted labels of their own images, got {'; '.join(refusals)}; {REMEDY}"
 
 
 def _corrected(work: RoundWork, task: str) -> list[Entry]:
@@ -98,9 +98,7 @@ def _corrected(work: RoundWork, task: str) -> list[Entry]:
     ]
 
 
-def _fits(
-    work: RoundWork, system: System, task: str, corrected: list[Entry], begin: float, share: float
-) -> Iterator[Fit]:
+def _fits(work: RoundWork, system: System, task: str, corrected: list[Entry]) -> Iterator[Fit]:
     """Yield how well the labels of a task's corrected cases fit, of at most 16."""
     entries = _drawn_by_lot(work.workspace, corrected, MOST_CASES)
     earlier = _earlier(work, task)
@@ -111,7 +109,7 @@ def _fits(
         if work.cancelled and work.cancelled():
             raise CancelledError
         if work.progress:
-            work.progress(begin + share * i / len(entries), entry["id"])
+            work.progress(i / len(entries), entry["id"])
         case = cases[entry["id"]]
         own = Drawn(*read_labels(case.labels), case.ignore)
         lattice = read_volume(case.image).geometry

@@ -42,17 +42,16 @@ def estimate(
     """
     tasks = affected(counts)
     steps = _steps(workspace, options)
-    pace = {**ROUGH[options.preset], **measured(workspace, tasks)}
-    known = set(measured(workspace, tasks))
+    measured_pace = measured(workspace, tasks)
+    pace = {**ROUGH[options.preset], **measured_pace}
     names = list(workspace.tasks) if options.from_scratch else tasks
     epochs = {name: _epochs(workspace, options, name) for name in names}
     n_new = sum(sum(by_split.values()) for by_split in counts.values())
     n_old = sum(len(workspace.training_cases(name)) for name in workspace.tasks)
     n_held = sum(len(workspace.holdout_cases(name)) for name in workspace.tasks)
-    n_asked = sum(min(sum(by_split.values()), MOST_CASES) for by_split in counts.values())
     looks = n_new * len(workspace.tasks) + len(names) * (n_old + n_new)
     seconds = {
-        "labels": n_asked * pace["look"],
+        "labels": min(n_new, MOST_CASES * len(counts)) * pace["look"],
         "experts": sum(epochs.values()) * pace["epoch"],
         "features": looks * pace["look"],
         "student": (steps["trunk"] + steps["polish"]) * pace["step"]
@@ -64,7 +63,9 @@ def estimate(
         "steps": steps,
         "seconds": {name: round(value) for name, value in seconds.items()},
         "seconds_total": round(sum(seconds.values())),
-        "pace": {k: {"seconds": round(v, 3), "measured": k in known} for k, v in pace.items()},
+        "pace": {
+            k: {"seconds": round(v, 3), "measured": k in measured_pace} for k, v in pace.items()
+        },
         "memory_gib": MEMORY_GIB[options.preset],
     }
 

@@ -116,12 +116,9 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
         resume = unfinished(workspace) is not None
         # Corrections only: what the gates would stop is what this arm shows.
         alone = not settings["replay"]
-        options = RoundOptions(
-            **settings["budget"],
-            seed=settings["seed"],
-            keep_going=alone,
-            accept_labels=alone or settings.get("accept_labels", False),
-        )
+        accept = alone or settings.get("accept_labels", False)
+        told = {"seed": settings["seed"], "keep_going": alone, "accept_labels": accept}
+        options = RoundOptions(**settings["budget"], **told)
         with timed(folder / STAGES, "round"):
             outcome = retrain(
                 home, [] if resume else packages, options, resume=resume,

@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SWITCHES = {
+    "resume": "go on with a broken round",
+    "abandon": "give a broken round up",
+    "dry-run": "print plan and estimates, change nothing",
+    "from-scratch": "train everything anew, for comparison",
+    "with-refused": "also the packages of refused rounds",
+    "to-holdout": "held-out cases may update the hold-out",
+    "keep-going": "train the student even if an expert lost by the corrections",
+    "accept-labels": "train even if labels seem to belong to other images",
+}
+
 
 def add(commands: Any) -> None:
     """Add the commands of this group."""
@@ -21,30 +32,8 @@ def add(commands: Any) -> None:
     )
     command.add_argument("folder", type=Path, metavar="DIR", help="the workspace")
     command.add_argument("packages", type=Path, metavar="PACKAGE", nargs="*")
-    command.add_argument("--resume", action="store_true", help="go on with a broken round")
-    command.add_argument("--abandon", action="store_true", help="give a broken round up")
-    command.add_argument(
-        "--dry-run", action="store_true", help="print plan and estimates, change nothing"
-    )
-    command.add_argument(
-        "--from-scratch", action="store_true", help="train everything anew, for comparison"
-    )
-    command.add_argument(
-        "--with-refused", action="store_true", help="also the packages of refused rounds"
-    )
-    command.add_argument(
-        "--to-holdout", action="store_true", help="held-out cases may update the hold-out"
-    )
-    command.add_argument(
-        "--keep-going",
-        action="store_true",
-        help="train the student even if an expert lost by the corrections",
-    )
-    command.add_argument(
-        "--accept-labels",
-        action="store_true",
-        help="train even if labels seem to belong to other images",
-    )
+    for name, told in _SWITCHES.items():
+        command.add_argument(f"--{name}", action="store_true", help=told)
     command.add_argument("--preset", default="tiny", help="tiny or base (default: %(default)s)")
     command.add_argument(
         "--mode", default="sparse", choices=["sparse", "full", "distilled"], help="of the gate"
