@@ -247,6 +247,26 @@ def test_labels_that_agree_very_well_are_never_strange():
     assert flat(0.91, [0.99] * 8, moved=1.0).verdict == "unclear"
 
 
+def rate(n, draw, trials=300):
+    """How often a package of n cases is refused whose labels beat each other one by chance."""
+    rng = np.random.default_rng(n)
+    refused = 0
+    for _ in range(trials):
+        worse = [rng.binomial(15, draw(rng)) for _ in range(n)]
+        refused += bool(refusal([flat(0.55, [0.5] * k + [0.6] * (15 - k)) for k in worse]))
+    return refused / trials
+
+
+@pytest.mark.parametrize(
+    ("n", "strangers", "hard"),
+    [(1, 0.25, 0.04), (2, 0.25, 0.02), (4, 0.61, 0.04), (8, 0.8, 0.04)],
+)
+def test_the_chances_are_those_that_are_told(n, strangers, hard):
+    assert rate(n, lambda rng: rng.uniform()) == pytest.approx(strangers, abs=0.08)
+    assert rate(n, lambda rng: rng.beta(2.2, 0.7)) == pytest.approx(hard, abs=0.03)
+    assert rate(n, lambda rng: rng.beta(4, 0.45)) <= 0.01
+
+
 def test_a_fit_survives_json_and_no_others_make_no_numbers():
     fit = flat(0.5, [0.6, 0.4], moved=0.55)
     assert Fit.from_json(json.loads(json.dumps(fit.to_json()))) == fit
