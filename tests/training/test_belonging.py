@@ -267,6 +267,11 @@ def test_the_chances_are_those_that_are_told(n, strangers, hard):
     assert rate(n, lambda rng: rng.beta(4, 0.45)) <= 0.01
 
 
+def test_labels_of_an_organ_that_is_alike_in_everybody_are_not_strange_by_chance():
+    assert flat(0.70, [0.69, 0.71] * 4).verdict == "unclear"
+    assert flat(0.70, [0.69, 0.73, 0.73, 0.73] * 2).verdict == "strange"
+
+
 def test_a_fit_survives_json_and_no_others_make_no_numbers():
     fit = flat(0.5, [0.6, 0.4], moved=0.55)
     assert Fit.from_json(json.loads(json.dumps(fit.to_json()))) == fit

@@ -17,6 +17,7 @@ MIN_OTHERS = 4  # fewer others' labels are no comparison
 # which a student is blind, agree up to 0.40 with the best of 22 others' labels.
 MIN_AGREEMENT = 0.4
 CLOSE = 0.9  # labels that agree so well are nearly right, whosever they are
+MARGIN = 0.02  # labels of organs that are alike in everybody fit better or worse by less
 BELONGS = 1 / 8  # the chance of a stranger's labels to be called the own ones
 # Mean ranks below which a package is refused; labels of strangers have 0.5 or less on average.
 # One case alone must be clear, as chance gives it much; five and more not.
@@ -84,10 +85,11 @@ class Fit:
 
         ``"undecided"``: nothing, as the mask agrees with no labels, or there are fewer than four
         others (empty labels: none), or nothing was drawn where somebody looked at a part only.
-        ``"strange"``: half of the others fit as well, or one of them, or the own labels moved,
-        halve the disagreement; but never if they agree by 0.9, as labels of an organ that is the
-        same in everybody may.  ``"belongs"``: at most one in eight fits as well, which labels of
-        a random other case do one time in eight.  Else ``"unclear"``.
+        ``"strange"``: half of the others fit better, by 0.02 or more; or one of them, or moving the
+        own labels, halves the disagreement; or the latter doubles the agreement.  But never if they
+        agree by 0.9, as labels of an organ that is the same in everybody may.  ``"belongs"``: at
+        most one in eight fits as well, which labels of a random other case do one time in eight.
+        Else ``"unclear"``.
         """
         enough = 1 if self.is_empty else MIN_OTHERS
         best = max(self.own, self.best_other[1], self.moved or 0.0)
@@ -95,7 +97,7 @@ class Fit:
             return "undecided"
         if self.is_empty and not self.is_whole:
             return "undecided"
-        if self.is_displaced or self.is_swapped or (self.rank <= 0.5 and self.own < CLOSE):
+        if self.is_displaced or self.is_swapped or self._is_beaten():
             return "strange"
         as_good = sum(value >= self.own for value in self.others.values())
         return "belongs" if (as_good + 1) / (len(self.others) + 1) <= BELONGS else "unclear"
@@ -109,7 +111,9 @@ class Fit:
             return f"they fit {self.moved:.2f} if they are moved, and {self.own:.2f} where they are"
         if self.is_swapped:
             return f"those of {name} fit {best:.2f}, its own {self.own:.2f}"
-        share = f"{round((1 - self.rank) * len(self.others))} of {len(self.others)} other cases'"
+        share = (
+            f"{sum(v >= self.own for v in self.others.values())} of {len(self.others)} other cases'"
+        )
         return f"{share} labels fit as well as its own ({self.own:.2f}), up to {best:.2f}"
 
     def to_json(self) -> dict[str, Any]:
@@ -120,6 +124,11 @@ class Fit:
     def from_json(cls, data: Mapping[str, Any]) -> Fit:
         """Build a fit from what `to_json` returned."""
         return cls(**{key: value for key, value in data.items() if key != "verdict"})
+
+    def _is_beaten(self) -> bool:
+        """Whether half of the others fit better, and by more than like shapes do by chance."""
+        median = float(np.median(list(self.others.values())))
+        return self.own < CLOSE and self.rank <= 0.5 and median >= self.own + MARGIN
 
     def _halves(self, agreement: float) -> bool:
         return 1 - agreement <= (1 - self.own) / 2 and self.own < CLOSE
