@@ -179,6 +179,8 @@ def test_only_reviewed_voxels_count_and_partly_reviewed_cases_are_no_comparison(
     assert again.others == right.others
     nothing = fit_of("a", Drawn(mask, lattice()), partly(0 * mask, [7]), old, VALUES)
     assert nothing.verdict == "undecided"
+    most = partly(0 * mask, range(3, 15))  # a few slices were left, as after a long day
+    assert fit_of("a", Drawn(mask, lattice()), most, old, VALUES).verdict == "strange"
 
 
 def test_other_lattices_in_the_world_make_no_difference():

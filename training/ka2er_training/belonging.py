@@ -128,7 +128,14 @@ def fit_of(
     if onto_mask is not None and onto_own is not None:
         moved = measure(_moved(own, onto_mask - onto_own, mask.geometry))
     is_empty = own.centre_mm() is None
-    return Fit(name, measure(drawn.labels), agreements, moved, is_empty, own.is_whole)
+    is_seen = _share_seen(found, own) >= 0.5
+    return Fit(name, measure(drawn.labels), agreements, moved, is_empty, is_seen)
+
+
+def _share_seen(found: Drawn, own: Drawn) -> float:
+    """Return which share of a mask was reviewed; 1 of an empty one."""
+    reviewed = own.reviewed()[found.drawn()]
+    return float(reviewed.mean()) if reviewed.size else 1.0
 
 
 class _Measure:

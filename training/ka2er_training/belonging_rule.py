@@ -39,8 +39,8 @@ class Fit:
     moved : float or None
         Agreement of the own labels moved onto the mask; None if either is empty, or not all of
         the case was reviewed.
-    is_empty, is_whole : bool
-        Whether the own labels are empty; whether all of the case was reviewed.
+    is_empty, is_seen : bool
+        Whether the own labels are empty; whether at least half of the mask was reviewed.
     """
 
     case: str
@@ -48,7 +48,7 @@ class Fit:
     others: Mapping[str, float]
     moved: float | None = None
     is_empty: bool = False
-    is_whole: bool = True
+    is_seen: bool = True
 
     @property
     def best_other(self) -> tuple[str, float]:
@@ -84,7 +84,7 @@ class Fit:
         """What this tells.
 
         ``"undecided"``: nothing, as the mask agrees with no labels, or there are fewer than four
-        others (empty labels: none), or nothing was drawn where somebody looked at a part only.
+        others (empty labels: none), or nothing was drawn and less than half of the mask reviewed.
         ``"strange"``: half of the others fit better, by 0.02 or more; or one of them, or moving the
         own labels, halves the disagreement; or the latter doubles the agreement.  But never if they
         agree by 0.9, as labels of an organ that is the same in everybody may.  ``"belongs"``: at
@@ -95,7 +95,7 @@ class Fit:
         best = max(self.own, self.best_other[1], self.moved or 0.0)
         if len(self.others) < enough or best < MIN_AGREEMENT:
             return "undecided"
-        if self.is_empty and not self.is_whole:
+        if self.is_empty and not self.is_seen:
             return "undecided"
         if self.is_displaced or self.is_swapped or self._is_beaten():
             return "strange"
