@@ -11,6 +11,7 @@ import tomli_w
 from ka2er_training.bench.loop_annotation import package_of, state_workspace
 from ka2er_training.bench.loop_controls import copied_package, damaged_package
 from ka2er_training.bench.loop_copies import copy_workspace
+from ka2er_training.bench.loop_settings import RetrainBudget
 from ka2er_training.bench.loop_start import (
     STAGES,
     read_stages,
@@ -103,6 +104,7 @@ def scratch_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
 def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path]) -> dict[str, Any]:
     """Return what a round came to, in a copy of the workspace of the first needed cell."""
     folder, settings = store.folder_of(cell), cell.settings
+    budget = RetrainBudget(**settings["budget"])
     home = folder / "workspace"
     kept = folder / _OUTCOME  # of a round that was finished when the bench was stopped
     if not home.exists():
@@ -110,7 +112,8 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
         source = store.folder_of(cell.needs[0]) / "workspace"
         with replacing(home) as partial:
             copy_workspace(source, partial)
-            _set_replay(partial / SETTINGS_FILE, settings["replay"])
+            more = {"replay": settings["replay"], **budget.rates()}
+            _set_retraining(partial / SETTINGS_FILE, more)
     workspace = Workspace.open(home)
     if not kept.is_file():
         resume = unfinished(workspace) is not None
@@ -118,7 +121,7 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
         alone = not settings["replay"]
         accept = alone or settings.get("accept_labels", False)
         told = {"seed": settings["seed"], "keep_going": alone, "accept_labels": accept}
-        options = RoundOptions(**settings["budget"], **told)
+        options = RoundOptions(**budget.lengths(), **told)
         with timed(folder / STAGES, "round"):
             outcome = retrain(
                 home, [] if resume else packages, options, resume=resume,
@@ -140,10 +143,10 @@ def _retrained(cell: Cell, store: Store, means: Means, packages: Sequence[Path])
     }
 
 
-def _set_replay(path: Path, replay: bool) -> None:
+def _set_retraining(path: Path, more: Mapping[str, Any]) -> None:
     text = path.read_text(encoding="utf-8")
     table: dict[str, Any] = tomllib.loads(text)
-    table["retrain"] = {**table.get("retrain", {}), "replay": replay}
+    table["retrain"] = {**table.get("retrain", {}), **more}
     write_text(path, tomli_w.dumps(table))
 
 

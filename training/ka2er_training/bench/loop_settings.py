@@ -7,7 +7,7 @@ code; unknown keys are refused.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +78,30 @@ class AnnotationBudget:
 
 @dataclass(frozen=True, slots=True)
 class RetrainBudget:
-    """How long a round trains; fields of `RetrainPlan` of the same names."""
+    """How long a round trains, and at which rates.
+
+    Parameters
+    ----------
+    expert_epochs, steps, polish_steps, click_steps : int
+        As in `RoundOptions`.
+    expert_rate, student_rate : float
+        As in `RetrainSettings`.
+    """
 
     expert_epochs: int = 10
     steps: int = 120
     polish_steps: int = 30
     click_steps: int = 60
+    expert_rate: float = 0.3
+    student_rate: float = 0.3
+
+    def lengths(self) -> dict[str, Any]:
+        """Return the fields that `RoundOptions` has."""
+        return {k: v for k, v in asdict(self).items() if not k.endswith("_rate")}
+
+    def rates(self) -> dict[str, float]:
+        """Return the fields that `RetrainSettings` has."""
+        return {k: v for k, v in asdict(self).items() if k.endswith("_rate")}
 
 
 @dataclass(frozen=True, slots=True)
