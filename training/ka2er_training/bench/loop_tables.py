@@ -216,7 +216,7 @@ def control_table(results: LoopResults) -> Table:
     note = (
         "The good package of round 1 with damaged labels, and a round as long as the others. Tests "
         "in the order in which a package meets them: *check*, *labels* (do they belong to their "
-        f"images?), *expert gate*, *gate*.{ACCEPTED}: the second one is left out."
+        f"images?), *expert gate*, *gate*.  *{ACCEPTED.lstrip(', ')}*: without the second one."
     )
     return Table("Negative controls", head, tuple(rows), note)
 
