@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from filelock import FileLock
 
 from ka2er_training.bench.cells import Cell, Store, in_order, missing, run_cells
 from napari_ka2er.core.errors import CancelledError, UserError
@@ -111,3 +112,16 @@ def test_a_damaged_result_is_refused_with_a_remedy(store):
     path.write_text(json.dumps({"kind": "expert"})[:-4])
     with pytest.raises(UserError, match="delete"):
         store.result(expert)
+
+
+def test_two_processes_share_the_cells_of_one_store(store):
+    expert, _, tests = family()
+    other = Cell("expert", "another expert", {"epochs": 9})
+    calls: list[str] = []
+    with FileLock(store.folder_of(expert) / "at_work.lock"):  # as another process holds it
+        outcome = run_cells([*tests, other], store, count(calls))
+    assert calls == ["another expert"]
+    assert {cell.name for cell in outcome.missing} == {"expert", "student", "on a", "on b"}
+    assert outcome.failed == {}
+    run_cells(tests, store, count(calls))
+    assert calls[1:] == ["expert", "student", "on a", "on b"]

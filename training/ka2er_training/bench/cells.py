@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from napari_ka2er.core.errors import CancelledError, UserError
 
 if TYPE_CHECKING:
@@ -175,6 +177,9 @@ def run_cells(
 ) -> Outcome:
     """Run what is missing; a cell that fails stops only those that need it.
 
+    Several processes may work on one store: a cell on which another one is at work is left to it,
+    and so are those that need it.
+
     Parameters
     ----------
     targets : iterable of Cell
@@ -191,13 +196,21 @@ def run_cells(
     ordered = in_order(targets)
     begun, done, failed = time.monotonic(), list[Cell](), dict[str, str]()
     for cell in ordered:
-        if store.is_finished(cell) or any(need.digest in failed for need in cell.needs):
+        # A need that is not there has failed, or is another process's work.
+        if store.is_finished(cell) or not all(map(store.is_finished, cell.needs)):
             continue
         if cancelled is not None and cancelled():
             raise CancelledError
         if max_minutes is not None and time.monotonic() - begun > max_minutes * 60:
             break
-        reason = _run(cell, store, runners)
+        try:
+            with FileLock(store.folder_of(cell) / "at_work.lock", blocking=False):
+                if store.is_finished(cell):  # meanwhile, by another process
+                    continue
+                reason = _run(cell, store, runners)
+        except Timeout:
+            logger.info("%s (%s): another process is at work on it", cell.name, cell.digest[:12])
+            continue
         if reason is None:
             done.append(cell)
         else:
