@@ -21,7 +21,6 @@ from ka2er_training.bench.loop_entries import (
     SCRATCH,
 )
 from ka2er_training.bench.loop_measuring import clicks_needed
-from ka2er_training.bench.loop_order import disagreement, most_disputed
 from ka2er_training.bench.loop_plan import LoopPlan
 from ka2er_training.bench.loop_report import results_of, summary, verdicts, write_report
 from ka2er_training.bench.loop_settings import (
@@ -238,15 +237,6 @@ def test_a_label_that_never_gets_good_counts_as_one_click_more():
     assert clicks_needed([0.5, 0.8, 0.91, 0.95], 0.9) == 2
     assert clicks_needed([0.92, 0.93], 0.9) == 0
     assert clicks_needed([0.5, 0.6, 0.7], 0.9) == 3
-
-
-def test_cases_on_which_two_maps_differ_come_first():
-    one, two = labels(0), labels(0)
-    assert disagreement(one, two, TASK) == 0
-    two[two == 2] = 0
-    assert disagreement(one, two, TASK) == pytest.approx(0.5)
-    assert disagreement(one * 0, two * 0, TASK) == 0
-    assert most_disputed({"a": 0.1, "b": 0.4, "c": 0.4, "d": 0.2}, 3) == ["b", "c", "d"]
 
 
 def row(task, case, label, value):

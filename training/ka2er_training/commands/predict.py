@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
 
     from napari_ka2er.core.prompts import Prompt
     from napari_ka2er.core.volume import Geometry
+    from napari_ka2er.model.loaded import LoadedStudent
     from napari_ka2er.model.predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
@@ -27,6 +31,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--save-uncertainty", action="store_true")
     command.add_argument("--save-expert-map", action="store_true")
+    _add_order(commands)
     command = add_command(commands, "prompt", run_prompt, "segment one object by clicks")
     _add_common(command)
     command.add_argument("input", type=Path, metavar="INPUT")
@@ -41,6 +46,21 @@ def add(commands: Any) -> None:
     )
 
 
+def _add_order(commands: Any) -> None:
+    command = add_command(commands, "order", run_order, "which volumes to correct first")
+    command.add_argument("student", metavar="STUDENT", help="a student's folder, or 'sample'")
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="file or folder")
+    command.add_argument("--task", required=True)
+    command.add_argument(
+        "--by",
+        default="random",
+        choices=["random", "disagreement"],
+        help="disagreement: of student and expert, most first (default: %(default)s)",
+    )
+    command.add_argument("--mode", default="sparse", choices=["sparse", "full", "distilled"])
+    add_device(command)
+
+
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("student", metavar="STUDENT", help="a student's folder, or 'sample'")
     command.add_argument("-o", "--out", type=Path, required=True, metavar="OUT")
@@ -49,15 +69,20 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     add_device(command)
 
 
-def _predictor(args: argparse.Namespace) -> Predictor:
+def _loaded(args: argparse.Namespace) -> LoadedStudent:
     from napari_ka2er.model.catalogue import find_student
 
     folder = find_student(args.student)  # before seconds of imports
     from napari_ka2er.model.checkpoint import load_student
     from napari_ka2er.model.device import resolve_device
+
+    return load_student(folder, resolve_device(args.device))
+
+
+def _predictor(args: argparse.Namespace) -> Predictor:
+    loaded = _loaded(args)
     from napari_ka2er.model.predictor import Predictor
 
-    loaded = load_student(folder, resolve_device(args.device))
     return Predictor(loaded, args.mode, args.cache_dir)
 
 
@@ -70,6 +95,22 @@ def run_predict(args: argparse.Namespace) -> list[dict[str, Any]]:
     predictor = _predictor(args)
     with progress_bar() as progress:
         return predict_files(predictor, args.inputs, args.out, wanted, progress)
+
+
+def run_order(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Say in which order to correct volumes."""
+    from ka2er_training.ordering import order_files
+    from ka2er_training.progress import progress_bar
+
+    loaded = _loaded(args)
+    with progress_bar() as progress:
+        found = order_files(
+            loaded, args.task, args.inputs, by=args.by, mode=args.mode, progress=progress
+        )
+    for item in found:
+        score = f"{item['disagreement']:.3f}  " if "disagreement" in item else ""
+        logger.info("%s%s", score, item["input"])
+    return found
 
 
 def run_prompt(args: argparse.Namespace) -> dict[str, Any]:
