@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from filelock import FileLock
@@ -125,3 +126,17 @@ def test_two_processes_share_the_cells_of_one_store(store):
     assert outcome.failed == {}
     run_cells(tests, store, count(calls))
     assert calls[1:] == ["expert", "student", "on a", "on b"]
+
+
+def test_what_only_finished_cells_need_does_not_run(store, tmp_path):
+    """Results that were carried here without the weights they came from."""
+    expert, student, tests = family()
+    run_cells(tests[:1], store, count([]))
+    shutil.rmtree(store.folder_of(expert))
+    shutil.rmtree(store.folder_of(student))
+    calls: list[str] = []
+    assert run_cells(tests[:1], store, count(calls)).missing == ()
+    assert calls == []
+    assert {cell.name for cell in missing(tests, store)} == {"expert", "student", "on b"}
+    run_cells(tests, store, count(calls))
+    assert calls == ["expert", "student", "on b"]

@@ -137,15 +137,20 @@ def machine() -> dict[str, Any]:
     return {"cpus": os.cpu_count(), "arch": platform.machine(), "python": platform.python_version()}
 
 
-def in_order(targets: Iterable[Cell]) -> list[Cell]:
-    """Return the cells and all they need, each once, needed ones first, else as given."""
+def in_order(targets: Iterable[Cell], store: Store | None = None) -> list[Cell]:
+    """Return the cells and all they need, each once, needed ones first, else as given.
+
+    What only cells that are finished in `store` need is left out: results may be kept, and carried
+    to another machine, without the weights that they came from.
+    """
     ordered: dict[str, Cell] = {}
 
     def add(cell: Cell) -> None:
         if cell.digest in ordered:
             return
-        for need in cell.needs:
-            add(need)
+        if store is None or not store.is_finished(cell):
+            for need in cell.needs:
+                add(need)
         ordered[cell.digest] = cell
 
     for target in targets:
@@ -155,7 +160,7 @@ def in_order(targets: Iterable[Cell]) -> list[Cell]:
 
 def missing(targets: Iterable[Cell], store: Store) -> list[Cell]:
     """Return the cells that still have to run, in the order in which they would."""
-    return [cell for cell in in_order(targets) if not store.is_finished(cell)]
+    return [cell for cell in in_order(targets, store) if not store.is_finished(cell)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,7 @@ def run_cells(
     cancelled : callable, optional
         Asked before every cell; `CancelledError` is raised if it says so.
     """
-    ordered = in_order(targets)
+    ordered = in_order(targets, store)
     begun, done, failed = time.monotonic(), list[Cell](), dict[str, str]()
     for cell in ordered:
         # A need that is not there has failed, or is another process's work.
