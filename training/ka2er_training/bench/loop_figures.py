@@ -34,11 +34,11 @@ def round_curves(results: LoopResults, tasks: Sequence[str], path: Path) -> Path
         label = f"{task}, n={found[0].n}"
         left.errorbar(numbers, means, spread, fmt="o-", color=color, capsize=3, label=label)
     left.set_ylabel("Dice on the hold-out")
-    left.legend(fontsize="small")
+    left.legend(fontsize="small", ncols=len(tasks), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     clicks = [bootstrap(list(results.clicks(arm, n).values())).mean for n, arm in points]
     right.plot([n for n, _ in points], clicks, "o-", color=colors(1)[0])
     right.set_ylabel(f"clicks to a Dice of {results.good_dice:.2f}")
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.1 * max(clicks))
     for axes in (left, right):
         axes.set_xlabel("rounds")
         axes.set_xticks([n for n, _ in points])
