@@ -21,7 +21,7 @@ from napari_ka2er.model.catalogue import sample_folder
 from napari_ka2er.widgets.jobs import Choice
 
 pytestmark = [pytest.mark.gl, pytest.mark.timeout(1200)]
-logger = logging.getLogger(__name__)  # --log-file-level=INFO --log-file=FILE keeps the stalls
+logger = logging.getLogger(__name__)  # -n 0 -o log_cli=true --log-cli-level=INFO shows the stalls
 CASES = [("ct_chest", "lungs"), ("icbm_t1", "brain_tissue"), ("phantom", "lungs")]
 OWN_MS = 50.0
 
