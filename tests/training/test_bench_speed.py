@@ -69,3 +69,9 @@ def test_unknown_tasks_and_volumes_are_refused(files):
         speed.open_settings(str(student), volume, "liver", 1)
     with pytest.raises(UserError, match="does not exist"):
         speed.open_settings(str(student), volume.with_name("none.nii.gz"), "", 1)
+
+
+def test_an_unknown_measurement_is_refused_with_those_that_there_are(files):
+    student, volume = files
+    with pytest.raises(UserError, match=r"click.*got clicks"):
+        speed.measure_speed(str(student), volume, "", 1, ["clicks"])

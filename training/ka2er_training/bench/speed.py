@@ -137,6 +137,9 @@ def measure_speed(
         If something does not exist or a measurement fails.
     """
     settings, chosen = open_settings(student, volume, task, repeats), set(only)
+    known = sorted({name for _, name, _ in _measurements(settings)})
+    if unknown := sorted(chosen - set(known)):
+        raise UserError(f"measurements among {', '.join(known)}", ", ".join(unknown))
     result = _circumstances(student, settings)
     spent = {} if out is None else _measured_before(out, result)
     for label, name, given in _measurements(settings):
