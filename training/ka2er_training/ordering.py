@@ -71,12 +71,29 @@ def order_files(
     CancelledError
         If `cancelled` says so.
     """
-    entry = loaded.config.entry(task)
+    loaded.config.entry(task)  # also a random order is of a task that there is
     paths = list_inputs(inputs)
     if by == "random":
         return [{"input": str(path)} for path in sorted(paths, key=_lot)]
-    student = StudentSegmenter(loaded, mode)
-    expert = ExpertSegmenter(loaded.experts[task])
+    scores = _scores(loaded, task, paths, mode, progress=progress, cancelled=cancelled)
+    if not scores:
+        raise UserError("volumes that can be segmented", "none, see above")
+    chosen = most_disputed(scores, len(scores))
+    return [{"input": name, "disagreement": round(scores[name], 4)} for name in chosen]
+
+
+def _scores(
+    loaded: LoadedStudent,
+    task: str,
+    paths: Sequence[Path],
+    mode: Mode,
+    *,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> dict[str, float]:
+    """Return by how much student and expert disagree on each volume that can be used."""
+    student, expert = StudentSegmenter(loaded, mode), ExpertSegmenter(loaded.experts[task])
+    drawn = loaded.config.entry(task).task
     scores: dict[str, float] = {}
     for i, (path, reading) in enumerate(read_ahead(paths)):
         if cancelled is not None and cancelled():
@@ -85,15 +102,12 @@ def order_files(
             progress(i / len(paths), path.name)
         try:
             volume = reading.result()
-            masks = [s.segment(volume, entry.task) for s in (student, expert)]
+            masks = [segmenter.segment(volume, drawn) for segmenter in (student, expert)]
         except UserError as error:
             logger.warning("%s: %s", path.name, error)
             continue
-        scores[str(path)] = disagreement(masks[0], masks[1], entry.task)
-    if not scores:
-        raise UserError("volumes that can be segmented", "none, see above")
-    chosen = most_disputed(scores, len(scores))
-    return [{"input": name, "disagreement": round(scores[name], 4)} for name in chosen]
+        scores[str(path)] = disagreement(masks[0], masks[1], drawn)
+    return scores
 
 
 def disagreement(first: NDArray[Any], second: NDArray[Any], task: Task) -> float:

@@ -16,6 +16,8 @@ from napari_ka2er.core.touched import voxels_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from napari_ka2er.core.prompts import Prompt
     from napari_ka2er.core.volume import Geometry
 
@@ -85,8 +87,7 @@ class PromptCanvas:
         device: torch.device | str = "cpu",
     ) -> None:
         self.shape = shape
-        spacing = np.array(spacing_mm, dtype=np.float64)
-        self._edges = torch.tensor(spacing / np.exp(np.log(spacing).mean()), dtype=torch.float32)
+        self._edges = torch.tensor(edges_of(spacing_mm), dtype=torch.float32)
         self._wide = torch.zeros(batch_size, 4, *shape, device=device)
         self._inside = torch.zeros(batch_size, 1, *shape, device=device)
         self._tokens: list[list[tuple[Tensor, int]]] = [[] for _ in range(batch_size)]
@@ -188,6 +189,13 @@ def prompt_tensors(prompts: Sequence[Prompt], grid: Geometry) -> PromptTensors:
         else:
             canvas.draw(0, voxels, prompt.positive)
     return canvas.tensors()
+
+
+def edges_of(spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+    """Return a voxel's edges along (Z, Y, X), shape (3,), in units of their geometric mean."""
+    spacing = np.array(spacing_mm, dtype=np.float64)
+    edges: NDArray[np.float64] = spacing / np.exp(np.log(spacing).mean())
+    return edges
 
 
 def _slices(low: Tensor, high: Tensor) -> tuple[slice, ...]:

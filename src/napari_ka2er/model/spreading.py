@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_ka2er.core.prompts import Box
 from napari_ka2er.core.touched import voxels_of
+from napari_ka2er.model.prompt_maps import edges_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,11 +32,12 @@ _MAX_PER_PROMPT = 16
 def spread(
     logits: NDArray[np.float32], prompts: Sequence[Prompt], grid: Geometry
 ) -> NDArray[np.float32]:
-    """Return logits that contradict no prompt, changed most smoothly around those they did.
+    """Return logits moved towards what prompts say, smoothly, around those they contradicted.
 
     Where a prompt and the logits disagree, or agree by less than a margin, there is an error of
     known size; between such places it is taken for a Gaussian process, whose mean is added
-    (kriging).  Prompts that the logits agree with hold it at zero.
+    (kriging).  Prompts that the logits agree with hold it near zero.  Prompts have noise, so that
+    where they stand close together some may stay contradicted.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def spread(
     missing = np.where(signs * known < _MARGIN, signs * _MARGIN - known, 0.0)
     if not missing.any():
         return logits
-    edges = _edges(grid)
+    edges = edges_of(grid.spacing)
     places = voxels * edges
     covariance = _covariance(places, places) + _NOISE * np.eye(len(places))
     weights = np.linalg.solve(covariance, missing)
@@ -82,13 +84,6 @@ def _declared(prompts: Sequence[Prompt], grid: Geometry) -> tuple[NDArray[np.int
         for voxel in voxels[np.linspace(0, len(voxels) - 1, n).round().astype(int)]:
             found[tuple(int(v) for v in voxel)] = 1.0 if prompt.positive else -1.0
     return np.array(list(found), dtype=np.intp).reshape(-1, 3), np.array(list(found.values()))
-
-
-def _edges(grid: Geometry) -> Floats:
-    """Return the voxel's edges along (Z, Y, X) in mean edges."""
-    spacing = np.array(grid.spacing, dtype=np.float64)
-    edges: Floats = spacing / np.exp(np.log(spacing).mean())
-    return edges
 
 
 def _covariance(a: Floats, b: Floats) -> Floats:
