@@ -4,10 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_ka2er.model import refinement
 from napari_ka2er.model.mask_decoder import LIMIT, MaskDecoder, logits_of, squash
 from napari_ka2er.model.prompt_maps import N_MAPS
-from napari_ka2er.model.refinement import Refinement
 
 SHAPE = (40, 48, 56)
 
@@ -160,14 +158,3 @@ def test_certainty_is_the_share_of_the_mask_around_at_the_volume_end_too():
     for size, padding in (((5, 1, 1), (2, 0, 0)), ((1, 5, 1), (0, 2, 0)), ((1, 1, 5), (0, 0, 2))):
         share = F.avg_pool3d(share, size, 1, padding, count_include_pad=False)
     torch.testing.assert_close(logits_of(mask), 2 * (mask + share - 1))
-
-
-def test_one_small_volume_is_refined_as_by_plain_convolutions(monkeypatch):
-    torch.manual_seed(0)
-    network = Refinement(5, 8).eval()
-    torch.nn.init.normal_(network.head.weight)
-    x, context = torch.randn(1, 5, 24, 16, 20), torch.randn(1, 8)
-    with torch.inference_mode():
-        fast = network(x, context)
-        monkeypatch.setattr(refinement, "_takes_onednn", lambda x: False)
-        torch.testing.assert_close(fast, network(x, context), atol=1e-4, rtol=1e-4)

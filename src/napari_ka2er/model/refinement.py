@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_ka2er.model.onednn import Convolution
+
 
 class Refinement(nn.Module):
     """A U-Net of three levels that answers with a change of logits; zero before training.
@@ -60,33 +62,9 @@ def double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
 
 
-class _Convolution(nn.Conv3d):
-    """A convolution that takes oneDNN on the CPU for a single small volume, too.
-
-    PyTorch decides by the batch's size and the first four sides (``ConvParams::use_mkldnn``), and
-    takes its plain loops, five times slower, for the few voxels around one click.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that PyTorch gave it)
-        """Return the convolution of `input` (B, C, Z, Y, X)."""
-        if not _takes_onednn(input):
-            return super().forward(input)
-        edges = [n // 2 for n in self.kernel_size]
-        result: Tensor = torch.mkldnn_convolution(
-            input, self.weight, self.bias, edges, self.stride, self.dilation, self.groups
-        )
-        return result
-
-
-def _takes_onednn(x: Tensor) -> bool:
-    is_plain = x.device.type == "cpu" and x.dtype == torch.float32
-    is_other = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    return is_plain and not is_other and torch.backends.mkldnn.is_available()
-
-
 def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        _Convolution(in_channels, out_channels, 3, stride, padding=1, bias=False),
+        Convolution(in_channels, out_channels, 3, stride, padding=1, bias=False),
         nn.GroupNorm(4, out_channels),
         nn.LeakyReLU(0.01, inplace=True),
     )

@@ -14,6 +14,7 @@ from napari_ka2er.model.config import COARSE_STRIDES, FINE_STRIDES, StudentConfi
 from napari_ka2er.model.foundation import Foundation
 from napari_ka2er.model.mask_decoder import MaskDecoder
 from napari_ka2er.model.merging import FineMerging
+from napari_ka2er.model.onednn import take_onednn
 from napari_ka2er.model.prompt_encoder import PromptEncoder
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Student(nn.Module):
         self.class_tokens = nn.Embedding(config.n_outputs + 1, width)  # the last is "any structure"
         self.prompt_encoder = PromptEncoder(width)
         self.mask_decoder = MaskDecoder(width, config.dense_width, config.heads)
+        take_onednn(self)
 
     def _add_amalgamation(self, config: StudentConfig) -> None:
         uniform = config.amalgamation == "uniform"
