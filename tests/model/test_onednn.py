@@ -40,6 +40,7 @@ SETTINGS = [
     {"kernel_size": 3, "padding": 1},
     {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "stride": (1, 2, 2), "bias": False},
     {"kernel_size": 1},
+    {"kernel_size": 3, "padding": "same"},
     {"kernel_size": 3, "padding": 2, "dilation": 2, "groups": 2},
 ]
 
@@ -69,7 +70,10 @@ def test_a_network_keeps_its_parameters_and_what_is_no_plain_convolution():
         pass
 
     network = nn.Sequential(
-        nn.Conv3d(2, 3, 3), nn.Conv3d(3, 3, 3, padding="same"), Own(3, 3, 1), nn.Conv2d(3, 3, 1)
+        nn.Conv3d(2, 3, 3),
+        nn.Conv3d(3, 3, 3, padding=1, padding_mode="circular"),
+        Own(3, 3, 1),
+        nn.Conv2d(3, 3, 1),
     )
     before = {name: id(p) for name, p in network.named_parameters()}
     assert take_onednn(network) is network

@@ -25,12 +25,13 @@ class Convolution(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that PyTorch gave it)
         """Return the convolution of `input`, shape (B, C, Z, Y, X)."""
-        if not (_takes_onednn(input) and _is_overlooked(input)):
+        padding = self.padding
+        if isinstance(padding, str) or not (_takes_onednn(input) and _is_overlooked(input)):
             return super().forward(input)
         if torch.is_grad_enabled():  # in oneDNN's own layout the backward pass takes it as well
             return super().forward(input.to_mkldnn()).to_dense()
         result: Tensor = torch.mkldnn_convolution(
-            input, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
+            input, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
         )
         return result
 
@@ -45,15 +46,14 @@ def take_onednn(network: Network) -> Network:
     """
     for module in network.modules():
         if type(module) is nn.Conv3d and module.padding_mode == "zeros":
-            if not isinstance(module.padding, str):
-                module.__class__ = Convolution
+            module.__class__ = Convolution
     return network
 
 
 def _takes_onednn(x: Tensor) -> bool:
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32
     is_other = (
-        torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu")
+        torch.compiler.is_compiling() or torch._C._is_tracing() or torch.is_autocast_enabled("cpu")
     )
     return is_plain and not is_other and torch.backends.mkldnn.is_available()
 
