@@ -109,7 +109,7 @@ class Plan:
 
     def _expert(self, task: TaskSettings, seed: int, kind: str = "trained") -> Cell:
         """Return an expert's cell; `kind` is trained, half (the schedule) or untrained."""
-        cases, epochs = self.split(task, seed).train, self.settings.expert.epochs
+        cases, epochs = self.split(task, seed).train, self.settings.expert_epochs(task)
         settings = {
             "recipe": self.settings.recipe,
             "task": task.name,

@@ -45,6 +45,8 @@ class TaskSettings:
         data sets too small for a split.
     max_train, max_test : int or None
         Limits, in the order of the patients' hashes.
+    expert_epochs : int or None
+        Of this task's expert, if not those of all; tasks converge at different speeds.
     """
 
     name: str
@@ -59,6 +61,7 @@ class TaskSettings:
     folds: tuple[str, ...] = ()
     max_train: int | None = None
     max_test: int | None = None
+    expert_epochs: int | None = None
 
     def __post_init__(self) -> None:
         if self.patients not in ("case", "pairs"):
@@ -162,6 +165,10 @@ class BenchSettings:
     def task(self, name: str) -> TaskSettings:
         """Return a task's settings; KeyError if there is none."""
         return {task.name: task for task in self.tasks}[name]
+
+    def expert_epochs(self, task: TaskSettings) -> int:
+        """Return how long a task's expert is trained."""
+        return self.expert.epochs if task.expert_epochs is None else task.expert_epochs
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, for reports."""
