@@ -28,11 +28,20 @@ def constant(value, shape=SHAPE):
 def test_one_click_raises_logits_to_the_margin_but_for_the_noise_and_falls_off_as_a_gaussian():
     grid = lattice()
     new = spread(constant(-1.0), [point((10, 12, 14), grid)], grid)
-    bump = (1.5 + 1.0) / (1 + 0.3)
+    bump = 1.5 * (1.5 + 1.0) / (1.5 + 0.15)  # no mask: both Gaussians are narrow
     assert new[10, 12, 14] == pytest.approx(-1 + bump, abs=1e-5)
     assert new[10, 12, 18] == pytest.approx(-1 + bump * math.exp(-0.5), abs=1e-5)
     assert new[12, 15, 14] == pytest.approx(-1 + bump * math.exp(-13 / 32), abs=1e-5)
     assert spread(constant(-1.0), [point((0, 0, 0), grid)], grid)[0, 0, 15] == -1  # out of reach
+
+
+def test_a_third_of_a_click_reaches_as_far_as_the_mask_is_large():
+    grid = lattice()
+    new = spread(constant(1.0), [point((10, 12, 14), grid, positive=False)], grid)
+    radius = (20 * 24 * 28 * 3 / (4 * math.pi)) ** (1 / 3)
+    weight = -(1.5 + 1.0) / (1.5 + 0.15)
+    wanted = 1 + weight * (math.exp(-64 / 32) + 0.5 * math.exp(-64 / (2 * radius**2)))
+    assert new[10, 12, 22] == pytest.approx(wanted, abs=1e-5)
 
 
 def test_distances_are_those_of_the_patient():
@@ -43,9 +52,10 @@ def test_distances_are_those_of_the_patient():
 
 
 def test_a_negative_click_is_the_mirror_image_of_a_positive_one():
-    grid = lattice()
-    up = spread(constant(-1.0), [point((3, 4, 5), grid)], grid)
-    down = spread(constant(1.0), [point((3, 4, 5), grid, positive=False)], grid)
+    grid, logits = lattice(), constant(1.0)
+    logits[:10] = -1.0
+    up = spread(logits, [point((3, 4, 5), grid)], grid)
+    down = spread(-logits, [point((3, 4, 5), grid, positive=False)], grid)
     np.testing.assert_allclose(up, -down, atol=1e-6)
 
 
