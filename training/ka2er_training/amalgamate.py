@@ -167,7 +167,31 @@ def _tokens(data: Any, generator: np.random.Generator) -> Any:
     return flat[:, columns].astype(np.float32)
 
 
-def new_student(config: StudentConfig, recipe: Recipe, cases: Sequence[PreparedCase]) -> Student:
+def open_shortcut(student: Student, experts: Sequence[Expert], gain: float | None = 1.0) -> None:
+    """Let the experts' own logits, through a copy of their last layers, into the student's.
+
+    Parameters
+    ----------
+    student : Student
+        Changed in place; one without a shortcut stays as it is.
+    experts : sequence of Expert
+        In the student's order; those of the baseline without any are none.
+    gain : float or None
+        How much they count; None: as much as before, after experts were trained anew.
+    """
+    if student.shortcut is None:
+        return
+    for k, (entry, expert) in enumerate(zip(student.config.experts, experts, strict=True)):
+        if entry.stages[1] < len(expert.stage_channels) - 1:  # the bottleneck has no such layer
+            student.shortcut.open(k, expert.head(entry.stages[1]), gain)
+
+
+def new_student(
+    config: StudentConfig,
+    recipe: Recipe,
+    cases: Sequence[PreparedCase],
+    experts: Sequence[Expert] = (),
+) -> Student:
     """Return an untrained student: seeded weights, foundation loaded, statistics calibrated."""
     torch.manual_seed(recipe.seed)
     student = Student(config)
@@ -175,6 +199,8 @@ def new_student(config: StudentConfig, recipe: Recipe, cases: Sequence[PreparedC
         student.foundation.load_pretrained(recipe.foundation)
     if config.amalgamation != "none":
         calibrate(student, cases)
+    if experts:
+        open_shortcut(student, experts)
     return student
 
 
@@ -266,7 +292,7 @@ def amalgamate(
     with first_alone():
         cases = prepare_cases(ingredients, config, cache, progress=progress, cancelled=cancelled)
     prepared = time.monotonic()
-    student = new_student(config, recipe, cases)
+    student = new_student(config, recipe, cases, ingredients.experts)
     student = train_student(
         student, cases, recipe, out / "trunk",
         resume=resume, device=device, progress=progress, cancelled=cancelled,

@@ -155,6 +155,7 @@ def student_config(
         merge_width=sizes.merge_width,
         amalgamation=amalgamation,  # type: ignore[arg-type]
         sparse_threshold=sizes.sparse_threshold,
+        shortcut=amalgamation in ("attention", "uniform"),  # the others see no expert at stride 1
     )
 
 

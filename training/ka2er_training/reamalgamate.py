@@ -16,6 +16,7 @@ from ka2er_training.amalgamate import (
     Ingredients,
     Recipe,
     amalgamate,
+    open_shortcut,
     prepare_cases,
     recipe_for,
     train_student,
@@ -145,7 +146,9 @@ def weighted_sources(workspace: Workspace, task: str, number: int) -> list[Sourc
 
 
 def warm_student(parent: Student, experts: Sequence[Expert]) -> Student:
-    """Return a copy of a student that names these experts; all weights are the parent's.
+    """Return a copy of a student that names these experts.
+
+    All weights are the parent's, but for the experts' last layers in the shortcut.
 
     Raises
     ------
@@ -161,6 +164,7 @@ def warm_student(parent: Student, experts: Sequence[Expert]) -> Student:
         entries.append(dataclasses.replace(entry, digest=expert.digest))
     student = Student(dataclasses.replace(parent.config, experts=tuple(entries)))
     student.load_state_dict(parent.state_dict())
+    open_shortcut(student, experts, gain=None)
     return student
 
 

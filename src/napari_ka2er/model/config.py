@@ -103,6 +103,9 @@ class StudentConfig:
         systems.
     sparse_threshold : float
         In sparse mode an expert runs in a tile if its mean weight there is at least this.
+    shortcut : bool
+        Whether the experts' own logits are added to the student's; see
+        `napari_ka2er.model.shortcut`.  Students made before there was one have none.
     """
 
     tasks: tuple[TaskEntry, ...]
@@ -116,6 +119,7 @@ class StudentConfig:
     merge_width: int = 12
     amalgamation: Amalgamation = "attention"
     sparse_threshold: float = 0.1
+    shortcut: bool = False
 
     @property
     def n_outputs(self) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from napari_ka2er.core.volume import Volume
 
@@ -115,6 +116,15 @@ class Expert:
         encoder: Any = network.encoder
         self.stage_channels = tuple(int(n) for n in encoder.output_channels)
         self.token_centres = tuple(tuple(row) for row in self.entry["token_centres"])
+
+    def head(self, stage: int) -> nn.Conv3d:
+        """Return the layer that makes logits of the decoder's features at a stage, finest 0.
+
+        Those of coarser stages are trained by deep supervision.
+        """
+        decoder: Any = self.network.decoder
+        layer: nn.Conv3d = decoder.seg_layers[-1 - stage]
+        return layer
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Expert:

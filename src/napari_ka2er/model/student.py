@@ -16,6 +16,7 @@ from napari_ka2er.model.mask_decoder import MaskDecoder
 from napari_ka2er.model.merging import FineMerging
 from napari_ka2er.model.onednn import take_onednn
 from napari_ka2er.model.prompt_encoder import PromptEncoder
+from napari_ka2er.model.shortcut import Shortcut
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,11 +53,15 @@ class Encoded:
 
 @dataclass(slots=True)
 class Trunk:
-    """The decoder's stages by stride, the weights, and what the coarse levels returned."""
+    """The decoder's stages by stride, the weights, and what the coarse levels returned.
+
+    `shortcut` is what the experts' own logits add, (B, labels, Z, Y, X), or None.
+    """
 
     decoded: dict[int, Tensor]
     weights: Tensor
     coarse: dict[int, CoarseResult]
+    shortcut: Tensor | None = None
 
 
 class Student(nn.Module):
@@ -75,6 +80,7 @@ class Student(nn.Module):
         self.foundation = Foundation(config)
         self.coarse = nn.ModuleDict()
         self.fine = nn.ModuleDict()
+        self.shortcut: Shortcut | None = None
         if config.amalgamation != "none":
             self._add_amalgamation(config)
         self.to_gold = nn.Sequential(nn.Conv3d(4 * size, width, 1), nn.GroupNorm(4, width))
@@ -103,6 +109,8 @@ class Student(nn.Module):
                 config.merge_width,
                 uniform,
             )
+        if config.shortcut:
+            self.shortcut = Shortcut(config)
 
     def encode(
         self, image: Tensor, features: WindowFeatures | None = None, noise: float = 0.0
@@ -128,6 +136,7 @@ class Student(nn.Module):
         coarse = self.amalgamate_coarse(stages, features, noise)
         pooled = [result.weights for result in coarse.values()]
         prior = coarse[COARSE_STRIDES[-1]].weights if coarse else None
+        added: list[Tensor] = []
 
         def amend(stride: int, stage: Tensor) -> Tensor:
             if features is None or str(stride) not in self.fine:
@@ -137,17 +146,21 @@ class Student(nn.Module):
                 stage, features.levels[stride], features.masks[stride], features.state, prior
             )
             pooled.append(weights)
+            if stride == 1 and self.shortcut is not None:
+                given = features.levels[1], features.masks[1], features.state, weights
+                added.append(self.shortcut(*given))
             return merged
 
         decoded = self.foundation.decode(image, stages, amend)
-        return Trunk(decoded, _mean_weights(pooled, image), coarse)
+        return Trunk(decoded, _mean_weights(pooled, image), coarse, *added)
 
     def finish(self, trunk: Trunk) -> Encoded:
         """Return gold features, dense embedding and the automatic result of a trunk."""
+        logits = self.foundation.head(trunk.decoded[1])
         return Encoded(
             gold=self.to_gold(trunk.decoded[8]),
             dense=self.to_dense(trunk.decoded[2]),
-            logits=self.foundation.head(trunk.decoded[1]),
+            logits=logits if trunk.shortcut is None else logits + trunk.shortcut,
             weights=trunk.weights,
             coarse=trunk.coarse,
         )

@@ -59,7 +59,8 @@ class Lesson:
 def train_student_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
     """Amalgamate one student; its prompts are another cell's work."""
     lesson, folder = prepare_lesson(cell, store, means), store.folder_of(cell)
-    student = new_student(lesson.config, lesson.recipe, lesson.cases)
+    experts = [Expert.load(path, means.device) for path in lesson.experts.values()]
+    student = new_student(lesson.config, lesson.recipe, lesson.cases, experts)
     student = train_student(
         student, lesson.cases, lesson.recipe, folder / "trunk",
         resume=True, device=means.device, progress=means.progress, cancelled=means.cancelled,

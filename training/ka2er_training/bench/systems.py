@@ -31,7 +31,9 @@ class Variant:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that decides the student."""
-        return {**asdict(self), "teaching": dict(self.teaching)}
+        # Only where there is one, so that the others' cells stay what they were without it.
+        shortcut = {"shortcut": 1} if self.amalgamation in ("attention", "uniform") else {}
+        return {**asdict(self), "teaching": dict(self.teaching), **shortcut}
 
 
 VARIANTS = {
