@@ -28,19 +28,19 @@ def constant(value, shape=SHAPE):
 def test_one_click_raises_logits_to_the_margin_but_for_the_noise_and_falls_off_as_a_gaussian():
     grid = lattice()
     new = spread(constant(-1.0), [point((10, 12, 14), grid)], grid)
-    bump = 1.5 * (1.5 + 1.0) / (1.5 + 0.15)  # no mask: both Gaussians are narrow
+    bump = 1.3 * (1.5 + 1.0) / (1.3 + 0.3)  # no mask: both Gaussians are narrow
     assert new[10, 12, 14] == pytest.approx(-1 + bump, abs=1e-5)
     assert new[10, 12, 18] == pytest.approx(-1 + bump * math.exp(-0.5), abs=1e-5)
     assert new[12, 15, 14] == pytest.approx(-1 + bump * math.exp(-13 / 32), abs=1e-5)
     assert spread(constant(-1.0), [point((0, 0, 0), grid)], grid)[0, 0, 15] == -1  # out of reach
 
 
-def test_a_third_of_a_click_reaches_as_far_as_the_mask_is_large():
+def test_a_part_of_a_click_reaches_as_far_as_the_mask_is_large():
     grid = lattice()
     new = spread(constant(1.0), [point((10, 12, 14), grid, positive=False)], grid)
     radius = (20 * 24 * 28 * 3 / (4 * math.pi)) ** (1 / 3)
-    weight = -(1.5 + 1.0) / (1.5 + 0.15)
-    wanted = 1 + weight * (math.exp(-64 / 32) + 0.5 * math.exp(-64 / (2 * radius**2)))
+    weight = -(1.5 + 1.0) / (1.3 + 0.3)
+    wanted = 1 + weight * (math.exp(-64 / 32) + 0.3 * math.exp(-64 / (2 * radius**2)))
     assert new[10, 12, 22] == pytest.approx(wanted, abs=1e-5)
 
 

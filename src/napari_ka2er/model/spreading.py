@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 # the errors of a few voxels there are some as wide as the object.
 _SCALE = 4.0
 _WIDEST = 24.0
-_WIDE_SHARE = 0.5
+_WIDE_SHARE = 0.3
 _MARGIN = 1.5
-_NOISE = 0.15
+_NOISE = 0.3
 _REACH = 3.5
 _MAX_PER_PROMPT = 16
 
