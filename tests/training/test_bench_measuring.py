@@ -118,6 +118,23 @@ def test_dice_rises_by_what_each_click_adds(tmp_path):
     assert row["seconds"] == [0.25, 0.25]  # content after two
 
 
+def test_a_perfect_answer_repairs_what_is_within_reach_and_nothing_beyond(tmp_path):
+    """A row of four voxels, 2 mm apart: 2.5 mm around one of the inner two reach three."""
+    labels = np.zeros((5, 7, 4), np.uint8)
+    labels[2, 3] = 1
+    volume = Volume(labels.astype(np.float32), np.diag([4.0, 4.0, 2.0, 1.0]))
+    case = LabelledCase(
+        "case", Task("row", (Label(1, "row"),)), tmp_path / "i.nii.gz", tmp_path / "l.nii.gz"
+    )
+    write_volume(case.image, volume)
+    write_labels(case.labels, labels, volume)
+    (row,) = click_rows(Obedient(), case, 2, perfect_mm=2.5)
+    assert row["dice"][:2] == pytest.approx([0, 2 * 3 / (3 + 4)])
+    assert row["dice"][2] == 1
+    (row,) = click_rows(Obedient(), case, 1, perfect_mm=1.0)
+    assert row["dice"] == pytest.approx([0, 2 * 1 / (1 + 4)])
+
+
 def test_a_workspaces_experts_are_evaluated_on_its_hold_out(balls, tmp_path):
     shutil.copytree(balls.folder, tmp_path / "work")
     balls = Workspace.open(tmp_path / "work")

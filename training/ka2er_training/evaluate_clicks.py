@@ -29,6 +29,7 @@ def evaluate_clicks(
     mode: Mode = "sparse",
     n_clicks: int = 5,
     max_cases: int = 6,
+    perfect_mm: float | None = None,
 ) -> dict[str, Any]:
     """Let a simulated user correct the student's automatic results.
 
@@ -42,6 +43,8 @@ def evaluate_clicks(
         Clicks per label, each into the largest error left.
     max_cases : int
         At most so many cases of each task, the first by name.
+    perfect_mm : float, optional
+        What clicks could be worth: the truth answers, so far around each click.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def evaluate_clicks(
     tasks = {}
     for task in (name for name in workspace.tasks if name in known):
         cases = holdout_of(workspace, task)[:max_cases]
-        rows = [row for case in cases for row in _rows(loaded, mode, case, n_clicks)]
+        rows = [row for case in cases for row in _rows(loaded, mode, case, (n_clicks, perfect_mm))]
         dice = np.mean([row["dice"] for row in rows], axis=0)
         closed = float((dice[-1] - dice[0]) / max(1 - dice[0], 1e-9))
         tasks[task] = {"n_cases": len(cases), "dice": dice.tolist(), "closed": closed}
@@ -62,12 +65,12 @@ def evaluate_clicks(
 
 
 def _rows(
-    loaded: LoadedStudent, mode: Mode, case: LabelledCase, n_clicks: int
+    loaded: LoadedStudent, mode: Mode, case: LabelledCase, how: tuple[int, float | None]
 ) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         predictor = Predictor(loaded, mode, Path(folder))
         predictor.set_volume(read_volume(case.image))
-        return click_rows(predictor, case, n_clicks)
+        return click_rows(predictor, case, *how)
 
 
 def _table(tasks: dict[str, Any], n_clicks: int) -> str:

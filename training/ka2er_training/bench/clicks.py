@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ka2er_training.bench.measuring import cases_of, student_of
 from ka2er_training.simulated_users import click_largest_error, correct
@@ -16,14 +19,13 @@ from napari_ka2er.model.predictor import Predictor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from ka2er_training.bench.cells import Cell, Store
     from ka2er_training.bench.means import Means
     from ka2er_training.evaluate import LabelledCase
     from ka2er_training.simulated_users import Click
-    from napari_ka2er.core.volume import Volume
+    from napari_ka2er.core.volume import Geometry, Volume
 
     Mask = NDArray[np.bool_]
 
@@ -42,11 +44,25 @@ def click_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def click_rows(predictor: Predictor, case: LabelledCase, n_clicks: int) -> list[dict[str, Any]]:
+def click_rows(
+    predictor: Predictor, case: LabelledCase, n_clicks: int, perfect_mm: float | None = None
+) -> list[dict[str, Any]]:
     """Return, per label of a case, Dice after 0, 1 … `n_clicks` clicks and the seconds of each.
 
     The user is that of the CVPR 2025 challenge: the innermost voxel of the largest error.  Labels
     are corrected one by one, each from the automatic result.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The student; its volume is set here.
+    case : LabelledCase
+        What is to be reached.
+    n_clicks : int
+        Clicks per label.
+    perfect_mm : float, optional
+        Instead of the student, one answers that knows the truth within this distance of a click,
+        and changes nothing beyond: what clicks could be worth.
     """
     volume = read_volume(case.image)
     gt, _ = read_labels(case.labels)
@@ -55,15 +71,29 @@ def click_rows(predictor: Predictor, case: LabelledCase, n_clicks: int) -> list[
     rows = []
     for label in case.task.labels:
         seconds: list[float] = []
-        answer = _answering(predictor, volume, (case.task.name, label.value), seconds)
         truth = gt == label.value
         if not truth.any():
             continue
+        answer = _answering(predictor, volume, (case.task.name, label.value), seconds)
+        if perfect_mm is not None:
+            answer = partial(_perfect, truth, volume.geometry, perfect_mm)
         masks = correct(answer, automatic == label.value, truth, click_largest_error, n_clicks)
         values = [dice(truth, mask) for mask in masks]
         names = {"task": case.task.name, "label": label.name, "case": case.name}
         rows.append({**names, "dice": values, "seconds": seconds})
     return rows
+
+
+def _perfect(
+    truth: Mask, geometry: Geometry, reach_mm: float, mask: Mask, clicks: list[Click]
+) -> Mask:
+    """Return a mask without its errors within reach of the newest click."""
+    wrong = np.argwhere(mask != truth)
+    away = geometry.to_world(wrong) - geometry.to_world(clicks[-1].voxel)
+    near = wrong[np.linalg.norm(away, axis=-1) <= reach_mm]
+    changed = mask.copy()
+    changed[tuple(near.T)] ^= True
+    return changed
 
 
 def _answering(

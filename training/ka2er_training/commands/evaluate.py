@@ -24,6 +24,12 @@ def add(commands: Any) -> None:
     command.add_argument("--mode", default="sparse", choices=["sparse", "full", "distilled"])
     command.add_argument("--experts", action="store_true", help="the experts instead of a student")
     command.add_argument("--clicks", type=int, metavar="N", help="Dice after 0 to N clicks instead")
+    command.add_argument(
+        "--perfect-mm",
+        type=float,
+        metavar="R",
+        help="with --clicks: not the student but the truth answers, within R mm of each click",
+    )
     command.add_argument("--cases", type=int, default=6, help="with --clicks: of each task at most")
     add_device(command)
 
@@ -33,9 +39,12 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from ka2er_training.evaluate_workspace import evaluate_workspace
     from ka2er_training.progress import progress_bar
     from ka2er_training.workspace import Workspace
+    from napari_ka2er.core.errors import UserError
     from napari_ka2er.model.device import resolve_device
 
     workspace = Workspace.open(args.folder)
+    if args.perfect_mm is not None and not (args.clicks and args.perfect_mm > 0):
+        raise UserError("--clicks N with --perfect-mm, and more than 0 mm", f"{args.perfect_mm:g}")
     if args.clicks:
         return _clicks(args, workspace)
     with progress_bar() as progress:
@@ -57,7 +66,12 @@ def _clicks(args: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
     from ka2er_training.evaluate_clicks import evaluate_clicks
 
     result = evaluate_clicks(
-        workspace, args.student, mode=args.mode, n_clicks=args.clicks, max_cases=args.cases
+        workspace,
+        args.student,
+        mode=args.mode,
+        n_clicks=args.clicks,
+        max_cases=args.cases,
+        perfect_mm=args.perfect_mm,
     )
     if not args.json:
         sys.stdout.write(result["table"] + "\n")
