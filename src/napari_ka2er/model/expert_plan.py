@@ -21,7 +21,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.expert_image import finite, nonzero_box
 from napari_ka2er.model.expert_resampling import resample_like_nnunet
-from napari_ka2er.model.onednn import take_onednn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +121,7 @@ class Plan:
         names = {name for name, _ in network.named_modules()}
         if not names >= {"encoder.stages", "decoder.transpconvs", "decoder.stages"}:
             raise UserError(wanted, configuration.network_arch_class_name)
-        return take_onednn(network).eval().requires_grad_(False)
+        return network.eval().requires_grad_(False)
 
     def at_spacing(self, spacing: Sequence[float]) -> ConfigurationManager:
         """Return a copy of the configuration that works at another spacing (Z, Y, X) in mm."""
