@@ -159,6 +159,20 @@ def test_a_broken_student_is_refused_in_one_line(copy, kind):
     assert "\n" not in str(caught.value)
 
 
+def test_weights_whose_length_looks_like_a_pickle_s_mark_are_read(copy):
+    """One student in 32 has a header whose length ends in the byte 0x80."""
+    path = copy / "student.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    padded = length + (0x80 - length) % 256
+    path.write_bytes(
+        padded.to_bytes(8, "little") + data[8 : 8 + length].ljust(padded) + data[8 + length :]
+    )
+    edit(copy, weights={"sha256": sha256_of(path)})
+    assert path.read_bytes()[:1] == b"\x80"
+    assert load_student(copy).student is not None
+
+
 def test_experts_are_loaded_when_asked_for_and_checked(student_folder, copy):
     experts = load_student(student_folder).experts
     assert list(experts) == ["one", "two"]
