@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -45,6 +46,18 @@ def test_an_answer_is_the_log_odds_of_the_expert_s_softmax_times_trust(shortcut)
                 assert float(added[0, output, 3, 40, 20]) == pytest.approx(
                     weight * wanted, abs=1e-4
                 )
+
+
+def test_labels_in_another_order_get_the_answers_of_their_values(shortcut):
+    config = small_config()
+    first, second = config.tasks
+    turned = dataclasses.replace(first.task, labels=first.task.labels[::-1])
+    tasks = (dataclasses.replace(first, task=turned), second)
+    other = Shortcut(dataclasses.replace(config, tasks=tasks))
+    other.load_state_dict(shortcut.state_dict())
+    features, weights = window_features(), trust(1.0, 1.0, 0.0)
+    wanted = answer(shortcut, features, weights)[:, [1, 0, 2]]
+    torch.testing.assert_close(answer(other, features, weights), wanted)
 
 
 def test_certain_answers_stay_finite(shortcut):

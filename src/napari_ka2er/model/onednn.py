@@ -53,7 +53,9 @@ def take_onednn(network: Network) -> Network:
 def _takes_onednn(x: Tensor) -> bool:
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32
     is_other = (
-        torch.compiler.is_compiling() or torch._C._is_tracing() or torch.is_autocast_enabled("cpu")
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        or torch.is_autocast_enabled("cpu")
     )
     return is_plain and not is_other and torch.backends.mkldnn.is_available()
 

@@ -35,10 +35,12 @@ class Shortcut(nn.Module):
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
-        n_labels = {entry.task.name: len(entry.task.labels) for entry in config.tasks}
+        values = {entry.task.name: entry.task.values for entry in config.tasks}
         self.outputs = [
-            config.outputs(e.name) if e.name in n_labels else range(0) for e in config.experts
+            config.outputs(e.name) if e.name in values else range(0) for e in config.experts
         ]
+        # nnU-Net's channels are label values; a student may name its labels in another order.
+        self.channels = [[v - 1 for v in values.get(e.name, ())] for e in config.experts]
         self.n_outputs = config.n_outputs
         self.heads = nn.ModuleList(
             nn.Conv3d(e.channels[1], 1 + len(outputs), 1)
@@ -58,13 +60,14 @@ class Shortcut(nn.Module):
         k : int
             Index of the expert.
         head : Conv3d
-            From its features to the logits of background and labels, in the student's order.  One
-            of another size (regions that overlap, for instance) is left out.
+            From its features to the logits of background and of label values 1, 2 …  One of another
+            size (regions that overlap, for instance) is left out.
         gain : float or None
             How much it counts; None: as much as before.
         """
         own = self.heads[k]
-        if head.weight.shape != own.weight.shape or not len(self.outputs[k]):
+        is_whole = sorted(self.channels[k]) == list(range(len(self.outputs[k])))
+        if head.weight.shape != own.weight.shape or not len(self.outputs[k]) or not is_whole:
             return
         own.load_state_dict({"bias": torch.zeros(len(own.weight)), **head.state_dict()})  # type: ignore[arg-type]
         if gain is not None:
@@ -92,7 +95,8 @@ class Shortcut(nn.Module):
             if not len(outputs) or not bool(is_real.any()):
                 continue
             trust = weights[:, k : k + 1] * (inside[:, k : k + 1] & is_real.view(-1, 1, 1, 1, 1))
-            total[:, list(outputs)] += trust * _label_logits(self.heads[k](features[k]))
+            logits = _label_logits(self.heads[k](features[k]))[:, self.channels[k]]
+            total[:, list(outputs)] += trust * logits
         return total * self.gain.view(1, -1, 1, 1, 1)
 
 
