@@ -122,6 +122,19 @@ def test_few_labels_leave_the_other_images_to_systems_with_soft_targets():
     assert set(ka2er["labelled"] + ka2er["unlabelled"]) == set(everything)
 
 
+def test_longer_training_is_another_student_and_keeps_the_others():
+    settings = read_bench_settings("full")
+    longer = replace(settings, student=replace(settings.student, long_steps=9000))
+    old, new = (in_order(Plan(s, NAMES, RECIPES).cells()) for s in (settings, longer))
+    added = {c.digest: c for c in new}.keys() - {c.digest for c in old}
+    assert {c.digest for c in old} <= {c.digest for c in new}
+    students = [c for c in new if c.digest in added and c.kind == "student"]
+    assert sorted(c.name for c in students) == [
+        f"student {variant} seed 0, 9000 steps" for variant in ("joint", "ka2er", "untrained")
+    ]
+    assert {c.settings["steps"] for c in students} == {9000}
+
+
 def test_the_other_series_is_a_column_of_the_shift_table(settings):
     entries = Plan(settings, NAMES, RECIPES).entries()
     tasks = {entry.task for entry in entries if entry.column == OTHER_SERIES}

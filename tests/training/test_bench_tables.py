@@ -103,6 +103,16 @@ def test_ka2er_is_compared_with_its_rivals_case_by_case(made):
     assert holds == [True, False]  # 0.02 below the expert is more than 0.01
 
 
+def test_longer_training_stands_below_the_same_seeds_plain_one(made):
+    made.add("main", "x", same(0.8), seed=0)
+    made.add("main", "x", same(0.2), seed=1)  # has no longer training: not in the table
+    made.add("main", "other", same(0.1))
+    made.add("long", "x", same(0.9), seed=0, column="1200")
+    table = tables.long_table(made.results)
+    assert [row[:2] for row in table.rows] == [("x", "as above"), ("x", "1200")]
+    assert [row[2][:5] for row in table.rows] == ["0.800", "0.900"]
+
+
 def test_a_shift_is_measured_against_the_same_cases_unshifted(made):
     made.add("main", "x", {"c0": {"a": 0.9}, "c1": {"a": 0.7}, "c2": {"a": 0.1}})
     made.add("shift", "x", {"c0": {"a": 0.8}, "c1": {"a": 0.5}}, column="noise")

@@ -9,7 +9,13 @@ import numpy as np
 
 from ka2er_training.loop import Schedule
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.model.config import STRIDES, ExpertEntry, StudentConfig, TaskEntry
+from napari_ka2er.model.config import (
+    STRIDES,
+    ExpertEntry,
+    StudentConfig,
+    TaskEntry,
+    has_shortcut,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,7 +161,7 @@ def student_config(
         merge_width=sizes.merge_width,
         amalgamation=amalgamation,  # type: ignore[arg-type]
         sparse_threshold=sizes.sparse_threshold,
-        shortcut=amalgamation in ("attention", "uniform"),  # the others see no expert at stride 1
+        shortcut=has_shortcut(amalgamation),
     )
 
 

@@ -19,6 +19,11 @@ Mode = Literal["full", "sparse", "distilled"]
 Amalgamation = Literal["attention", "uniform", "bottleneck", "none"]
 
 
+def has_shortcut(amalgamation: str) -> bool:
+    """Return whether a new student of this kind has a shortcut: if it sees experts at stride 1."""
+    return amalgamation in ("attention", "uniform")
+
+
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
     """A task as the student knows it.

@@ -22,6 +22,7 @@ from ka2er_training.bench.systems import (
     HALF_EXPERTS,
     JOINT,
     KA2ER,
+    LONG_SYSTEMS,
     SHIFT_SYSTEMS,
     VARIANTS,
     System,
@@ -45,13 +46,13 @@ class Entry:
     cell : Cell
         What to run.
     table : str
-        ``"main"``, ``"clicks"``, ``"few"``, ``"shift"`` or ``"cost"``.
+        ``"main"``, ``"clicks"``, ``"few"``, ``"long"``, ``"shift"`` or ``"cost"``.
     system, task : str
         Line and column.
     seed : int
         Of the student; 0 where there is none.
     column : str
-        Name of the shift, or the number of labelled cases; empty elsewhere.
+        Name of the shift, number of labelled cases, or of steps; empty elsewhere.
     """
 
     cell: Cell
@@ -101,7 +102,8 @@ class Plan:
         ]
         for seed in later:
             ordered += self._main((EXPERTS, JOINT, *KA2ER), seed)
-        return [*ordered, *self._few(first), *self._shifts(first), *self._costs(first)]
+        tables = (self._few, self._shifts, self._costs, self._long)
+        return [*ordered, *(entry for table in tables for entry in table(first))]
 
     def cells(self) -> list[Cell]:
         """Return the wanted cells, most wanted first."""
@@ -127,7 +129,9 @@ class Plan:
             return trained
         return Cell("untrained", f"untrained expert {task.name}{fold}", {"seed": 0}, (trained,))
 
-    def _student(self, variant: str, seed: int, n_labels: int | None = None) -> Cell:
+    def _student(
+        self, variant: str, seed: int, n_labels: int | None = None, steps: int | None = None
+    ) -> Cell:
         """Return a student's cell; `n_labels` limits the labelled cases per task."""
         how, budget = VARIANTS[variant], self.settings.student
         settings = {
@@ -135,7 +139,7 @@ class Plan:
             "variant": how.to_json(),
             "preset": budget.preset,
             "preset_record": self.recipes["student"],
-            "steps": budget.steps if n_labels is None else budget.few_label_steps,
+            "steps": steps or (budget.steps if n_labels is None else budget.few_label_steps),
             "polish_steps": budget.polish_steps,
             "seed": seed,
             "tasks": {
@@ -146,8 +150,9 @@ class Plan:
         if how.soft and "trained" not in kinds:
             kinds.append("trained")
         needs = tuple(self.expert(task, seed, kind) for kind in kinds for task in self._tasks)
-        few = "" if n_labels is None else f", {n_labels} labelled cases"
-        return Cell("student", f"student {variant} seed {seed}{few}", settings, needs)
+        other = "" if n_labels is None else f", {n_labels} labelled cases"
+        other += f", {steps} steps" if steps else ""
+        return Cell("student", f"student {variant} seed {seed}{other}", settings, needs)
 
     @property
     def _tasks(self) -> tuple[TaskSettings, ...]:
@@ -166,7 +171,7 @@ class Plan:
     def _evaluation(
         self, system: System, task: TaskSettings, seed: int, more: Mapping[str, Any]
     ) -> Cell:
-        """Return the cell that measures a system; `more` may have cases, change and n_labels."""
+        """Return the cell that measures a system; `more`: cases, change, n_labels, steps."""
         if system.mode == "expert":
             needs: tuple[Cell, ...] = (self.expert(task, seed),)
         elif system.mode == "half expert":
@@ -174,7 +179,7 @@ class Plan:
         elif system.mode == "ensemble":
             needs = tuple(self.expert(other, seed) for other in self._tasks)
         else:
-            needs = (self.student(system.variant, seed, more.get("n_labels")),)
+            needs = (self.student(system.variant, seed, more.get("n_labels"), more.get("steps")),)
         settings = {
             "recipe": self.settings.recipe,
             "mode": system.mode,
@@ -184,8 +189,9 @@ class Plan:
             "change": more.get("change", ""),
         }
         where = f"{task.name} {settings['change']}".strip()
-        few = f", {more['n_labels']} labelled cases" if "n_labels" in more else ""
-        return Cell("evaluation", f"{system.name} on {where}, seed {seed}{few}", settings, needs)
+        other = f", {more['n_labels']} labelled cases" if "n_labels" in more else ""
+        other += f", {more['steps']} steps" if "steps" in more else ""
+        return Cell("evaluation", f"{system.name} on {where}, seed {seed}{other}", settings, needs)
 
     def _main(self, systems: Sequence[System], seed: int) -> Iterator[Entry]:
         for system in systems:
@@ -221,6 +227,13 @@ class Plan:
                 for task in self._tasks:
                     cell = self._evaluation(system, task, seed, {"n_labels": n_labels})
                     yield Entry(cell, "few", system.name, task.name, seed, str(n_labels))
+
+    def _long(self, seed: int) -> Iterator[Entry]:
+        steps = self.settings.student.long_steps
+        for system in LONG_SYSTEMS if steps else ():
+            for task in self._tasks:
+                cell = self._evaluation(system, task, seed, {"steps": steps})
+                yield Entry(cell, "long", system.name, task.name, seed, str(steps))
 
     def _shifts(self, seed: int) -> Iterator[Entry]:
         limit = self.settings.measurement.shift_cases

@@ -67,6 +67,7 @@ def all_tables(plan: Plan, results: Results) -> list[Table]:
         tables.main_table(results, "nsd"),
         tables.main_table(results, "hd95_mm"),
         tables.few_table(results),
+        tables.long_table(results),
         tables.shift_table(results),
         tables_cost.click_table(results, plan.settings.measurement.clicks),
         tables_cost.cost_table(results),

@@ -96,6 +96,8 @@ class StudentBudget:
         Per student, the same for every system.
     few_label_steps : int
         Per student of the few-label table.
+    long_steps : int
+        Per student of the table of longer training; 0: no such table.
     polish_steps, click_steps : int
         Of the gate's and of the prompts' training on the finished trunk.
     seeds : tuple of int
@@ -107,6 +109,7 @@ class StudentBudget:
     preset: str = "tiny"
     steps: int = 800
     few_label_steps: int = 400
+    long_steps: int = 0
     polish_steps: int = 300
     click_steps: int = 500
     seeds: tuple[int, ...] = (0, 1, 2)

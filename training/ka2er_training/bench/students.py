@@ -118,7 +118,8 @@ def _keep(cell: Cell, student: Student, lesson: Lesson, store: Store) -> None:
 
 def _recipe(settings: Mapping[str, Any]) -> Recipe:
     sizes = preset(settings["preset"])
-    schedule = dataclasses.replace(sizes.schedule, steps=settings["steps"])
+    rate = sizes.schedule.learning_rate * settings["variant"].get("rate", 1.0)
+    schedule = dataclasses.replace(sizes.schedule, steps=settings["steps"], learning_rate=rate)
     gate = dataclasses.replace(sizes.polish, steps=settings["polish_steps"])
     sizes = dataclasses.replace(sizes, schedule=schedule, polish=gate)
     variant = settings["variant"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from napari_ka2er.model.config import has_shortcut
+
 ExpertKind = Literal["trained", "untrained", "none"]
 
 
@@ -22,23 +24,30 @@ class Variant:
         Whether the trained experts' probabilities are targets too.
     teaching : tuple of (str, float)
         Fields of `ka2er_training.student_work.Teaching` that differ from its defaults.
+    rate : float
+        Factor on the preset's learning rate.
     """
 
     amalgamation: str = "attention"
     experts: ExpertKind = "trained"
     soft: bool = True
     teaching: tuple[tuple[str, float], ...] = ()
+    rate: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that decides the student."""
-        # Only where there is one, so that the others' cells stay what they were without it.
-        shortcut = {"shortcut": 1} if self.amalgamation in ("attention", "uniform") else {}
-        return {**asdict(self), "teaching": dict(self.teaching), **shortcut}
+        data = {**asdict(self), "teaching": dict(self.teaching)}
+        # What came later enters only where it is used: the others' cells stay what they were.
+        if self.rate == 1:
+            del data["rate"]
+        return {**data, "shortcut": 1} if has_shortcut(self.amalgamation) else data
 
 
 VARIANTS = {
     "ka2er": Variant(),
     "joint": Variant("none", "none", False, (("distillation", 0.0),)),
+    # The amalgamation's layers learn at twice the rate: is that all of their gain?
+    "joint fast": Variant("none", "none", False, (("distillation", 0.0),), 2.0),
     "uniform": Variant("uniform"),
     "bottleneck": Variant("bottleneck"),
     "logits": Variant("none", "none", True, (("distillation", 1.0), ("label_weight", 0.0))),
@@ -75,14 +84,17 @@ HALF_EXPERTS = System("expert of the task, half the schedule", mode="half expert
 ENSEMBLE = System("probability ensemble of the experts", mode="ensemble")
 JOINT = System("joint SwinUNETR, no experts", "joint", "distilled")
 KA2ER = tuple(System(f"KA²ER {mode}", "ka2er", mode) for mode in ("full", "sparse", "distilled"))
+CONTROL = System("amalgamating untrained experts (control)", "untrained")
 BASELINES = (
     System("uniform averaging", "uniform"),
     System("amalgamation at the bottleneck only", "bottleneck"),
     System("logit-only distillation", "logits", "distilled"),
     System("SwinUNETR, labels and logits", "labels+logits", "distilled"),
-    System("amalgamating untrained experts (control)", "untrained"),
+    CONTROL,
+    System("joint SwinUNETR, twice the rate", "joint fast", "distilled"),
 )
 SYSTEMS = (EXPERTS, HALF_EXPERTS, ENSEMBLE, JOINT, *BASELINES, *KA2ER)
 
 FEW_LABEL_SYSTEMS = (JOINT, BASELINES[3], KA2ER[0], KA2ER[1], KA2ER[2])
+LONG_SYSTEMS = (JOINT, CONTROL, KA2ER[0], KA2ER[1])
 SHIFT_SYSTEMS = (EXPERTS, JOINT, *KA2ER)

@@ -203,6 +203,30 @@ def few_table(results: Results) -> Table:
     return Table("Few labels", head, tuple(rows), note)
 
 
+def long_table(results: Results) -> Table:
+    """Return Dice after the plan's steps and after more, of the seeds that have both."""
+    tasks = results.names("long", "task")
+    rows = []
+    for column in results.names("long", "column"):
+        for system in results.names("long", "system"):
+            for table, steps, where in (("main", "as above", ""), ("long", column, column)):
+                found = [_long_values(results, table, system, task, where) for task in tasks]
+                rows.append((system, steps, *(_cell(seeds) for seeds in found)))
+    note = (
+        "What layers gain that merely learn faster, and not by what the experts know, must shrink "
+        "with longer training."
+    )
+    return Table("Longer training", ("system", "steps", *tasks), tuple(rows), note)
+
+
+def _long_values(
+    results: Results, table: str, system: str, task: str, column: str
+) -> list[dict[str, float]]:
+    seeds = sorted({entry.seed for entry in results.entries if entry.table == "long"})
+    wanted = {"system": system, "task": task, "column": column}
+    return [v for seed in seeds for v in results.values(table, seed=seed, **wanted)]
+
+
 def shift_table(results: Results) -> Table:
     """Return the fall of Dice from the unshifted volumes, per shift, mean over the tasks' cases."""
     columns = results.names("shift", "column")
