@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ka2er_training import executors
 from ka2er_training.clusters import slurm_executor
 from ka2er_training.executor_settings import ExecutorSettings
 from ka2er_training.executors import require_all, submit_all
@@ -129,8 +130,22 @@ def test_kill_9_of_one_job_leaves_the_other_and_resume_completes(tmp_path):
     assert works.kept
 
 
+@pytest.fixture
+def interrupts(request):
+    """Interrupts handled as given, and as before afterwards; processes begun now inherit it."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
-def test_cancelling_ends_the_jobs(tmp_path):
+@pytest.mark.parametrize(
+    "interrupts",
+    [signal.default_int_handler, pytest.param(signal.SIG_IGN, id="begun with nohup and &")],
+    indirect=True,
+)
+def test_cancelling_ends_the_jobs(tmp_path, interrupts, monkeypatch):
+    monkeypatch.setattr(executors, "_END_S", 3.0 if interrupts == signal.SIG_IGN else 60.0)
     pid = tmp_path / "pid"
     with pytest.raises(CancelledError):
         submit_all(

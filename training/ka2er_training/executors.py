@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
@@ -127,6 +129,15 @@ def _make_room(home: Path) -> None:
         (home / name).unlink(missing_ok=True)
 
 
+def _processes(job: submitit.Job[Any]) -> list[psutil.Process]:
+    """Return a local job's process, whose number is the job's, and all that it has started."""
+    try:
+        process = psutil.Process(int(job.job_id))
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
 @dataclass(slots=True)
 class _Round:
     """The jobs of one call, waiting, running and ended."""
@@ -176,13 +187,17 @@ class _Round:
 
     def cancel(self) -> None:
         """Stop what still runs, and wait until it has ended."""
-        for _, submitted in self.running.values():
-            submitted.cancel(check=False)
-        until = time.monotonic() + _END_S
-        while self.executor == "local" and time.monotonic() < until:
-            if all(submitted.done() for _, submitted in self.running.values()):
-                break
-            time.sleep(POLL_S)
+        jobs = [submitted for _, submitted in self.running.values()]
+        trees = [tree for job in jobs if self.executor == "local" for tree in _processes(job)]
+        for job in jobs:
+            job.cancel(check=False)
+        # submitit's interrupt is ignored by all that was started with it ignored: `nohup ... &`.
+        _, left = psutil.wait_procs(trees, timeout=_END_S)
+        for process in left:
+            logger.warning("process %d did not end and is killed", process.pid)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=_END_S)
 
     def _fill(self) -> None:
         """Begin local jobs in free slots; each slot has GPUs of its own."""
