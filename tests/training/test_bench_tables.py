@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from ka2er_training.bench import tables, tables_cost
+from ka2er_training.bench import tables, tables_change, tables_cost
 from ka2er_training.bench.amalgamation import OTHER_SERIES, Entry
 from ka2er_training.bench.cells import Cell, Store
 from ka2er_training.bench.figures import click_curves, cost_curves, forest
@@ -108,7 +108,7 @@ def test_longer_training_stands_below_the_same_seeds_plain_one(made):
     made.add("main", "x", same(0.2), seed=1)  # has no longer training: not in the table
     made.add("main", "other", same(0.1))
     made.add("long", "x", same(0.9), seed=0, column="1200")
-    table = tables.long_table(made.results)
+    table = tables_change.long_table(made.results)
     assert [row[:2] for row in table.rows] == [("x", "as above"), ("x", "1200")]
     assert [row[2][:5] for row in table.rows] == ["0.800", "0.900"]
 
@@ -116,7 +116,7 @@ def test_longer_training_stands_below_the_same_seeds_plain_one(made):
 def test_a_shift_is_measured_against_the_same_cases_unshifted(made):
     made.add("main", "x", {"c0": {"a": 0.9}, "c1": {"a": 0.7}, "c2": {"a": 0.1}})
     made.add("shift", "x", {"c0": {"a": 0.8}, "c1": {"a": 0.5}}, column="noise")
-    (row,) = tables.shift_table(made.results).rows
+    (row,) = tables_change.shift_table(made.results).rows
     assert row[1].startswith("-0.150")
     assert row[1].endswith("n=2")
 
@@ -124,13 +124,13 @@ def test_a_shift_is_measured_against_the_same_cases_unshifted(made):
 def test_another_series_is_measured_against_the_mean_of_the_first(made):
     made.add("main", "x", {"c0": {"a": 0.9}, "c1": {"a": 0.7}})
     made.add("shift", "x", {"other": {"a": 0.6}}, column=OTHER_SERIES)
-    assert tables.shift_table(made.results).rows[0][1] == "-0.200, n=1"
+    assert tables_change.shift_table(made.results).rows[0][1] == "-0.200, n=1"
 
 
 def test_few_labels_have_a_line_per_number_of_labels(made):
     made.add("few", "x", same(0.5), column="2")
     made.add("few", "x", same(0.6), column="6")
-    rows = tables.few_table(made.results).rows
+    rows = tables_change.few_table(made.results).rows
     assert [(row[0], row[1], row[2][:5]) for row in rows] == [
         ("x", "2", "0.500"),
         ("x", "6", "0.600"),

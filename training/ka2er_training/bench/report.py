@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.bench import figures, tables, tables_cost
+from ka2er_training.bench import figures, tables, tables_change, tables_cost
 from ka2er_training.bench.cells import machine, missing
 from ka2er_training.bench.stats import mean_over_seeds
 from ka2er_training.bench.systems import EXPERTS, JOINT, KA2ER
@@ -66,9 +66,9 @@ def all_tables(plan: Plan, results: Results) -> list[Table]:
         tables.label_table(results),
         tables.main_table(results, "nsd"),
         tables.main_table(results, "hd95_mm"),
-        tables.few_table(results),
-        tables.long_table(results),
-        tables.shift_table(results),
+        tables_change.few_table(results),
+        tables_change.long_table(results),
+        tables_change.shift_table(results),
         tables_cost.click_table(results, plan.settings.measurement.clicks),
         tables_cost.cost_table(results),
         tables_cost.expert_table(results),

@@ -1,6 +1,6 @@
 """What the benchmark does: tasks, splits and budgets, read from TOML; unknown keys are refused.
 
-``small.toml``, ``two_cores.toml`` and ``full.toml`` beside this file run the same code.
+The files of the names in `BUILTIN`, beside this one, run the same code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from napari_ka2er.core.errors import UserError
 
 Record = TypeVar("Record")
-BUILTIN = ("small", "two_cores", "full")
+BUILTIN = ("small", "two_cores", "four_tasks", "full")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class BenchSettings:
 
 
 def read_bench_settings(path: Path | str) -> BenchSettings:
-    """Read settings from a TOML file, or ``"small"``, ``"two_cores"`` or ``"full"``.
+    """Read settings from a TOML file, or those of a name in `BUILTIN`.
 
     Raises
     ------

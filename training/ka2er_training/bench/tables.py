@@ -98,7 +98,7 @@ def main_table(results: Results, metric: str = "dice") -> Table:
     rows = []
     for system in results.names("main", "system"):
         found = [results.values("main", metric, system=system, task=task) for task in tasks]
-        rows.append((system, *(_cell(seeds, metric) for seeds in found)))
+        rows.append((system, *(cell_text(seeds, metric) for seeds in found)))
     title = {"dice": "Dice", "nsd": "Surface Dice (NSD)", "hd95_mm": "HD95 in mm"}[metric]
     note = (
         "Mean over the labels within a case and over the test cases [95 % bootstrap interval over "
@@ -108,8 +108,8 @@ def main_table(results: Results, metric: str = "dice") -> Table:
     return Table(f"{title} by system and task", ("system", *tasks), tuple(rows), note)
 
 
-def _cell(seeds: list[dict[str, float]], metric: str = "dice") -> str:
-    """Return mean, interval, spread over seeds and number of cases."""
+def cell_text(seeds: list[dict[str, float]], metric: str = "dice") -> str:
+    """Return mean, interval, spread over seeds and number of cases, or that it is missing."""
     if not seeds:
         return MISSING
     interval = bootstrap(list(mean_over_seeds(seeds).values()))
@@ -145,7 +145,7 @@ def comparison_table(results: Results) -> Table:
                 p_values.append(outcome.p)
                 difference = outcome.difference
                 n = str(difference.n)
-                rows.append([system.name, other.name, task, _signed(difference), n])
+                rows.append([system.name, other.name, task, signed(difference), n])
     for row, p in zip(rows, holm(p_values), strict=True):
         row.append("-" if np.isnan(p) else f"{p:.3f}")
     head = ("system", "against", "task", "difference in Dice", "cases", "p (Holm)")
@@ -153,7 +153,8 @@ def comparison_table(results: Results) -> Table:
     return Table("KA²ER against its rivals", head, tuple(tuple(row) for row in rows), note)
 
 
-def _signed(interval: Interval) -> str:
+def signed(interval: Interval) -> str:
+    """Return a difference with its sign and interval."""
     if interval.n == 0:
         return "-"
     ends = "" if np.isnan(interval.low) else f" [{interval.low:+.3f}, {interval.high:+.3f}]"
@@ -169,7 +170,7 @@ def label_table(results: Results) -> Table:
         (
             system,
             *(
-                _cell(results.values("main", label=label, system=system, task=task))
+                cell_text(results.values("main", label=label, system=system, task=task))
                 for task, label in pairs
             ),
         )
@@ -177,88 +178,6 @@ def label_table(results: Results) -> Table:
     ]
     head = ("system", *(f"{task}: {label}" for task, label in pairs))
     return Table("Dice by label", head, tuple(rows))
-
-
-def few_table(results: Results) -> Table:
-    """Return Dice with few labelled cases per task."""
-    tasks, columns = results.names("few", "task"), results.names("few", "column")
-    rows = [
-        (
-            system,
-            n_labels,
-            *(
-                _cell(results.values("few", system=system, task=task, column=n_labels))
-                for task in tasks
-            ),
-        )
-        for n_labels in columns
-        for system in results.names("few", "system")
-    ]
-    note = (
-        "The other training images are given without labels; systems with soft targets use them. "
-        "The experts behind the soft targets were trained with all labels, as in knowledge "
-        "amalgamation: their labels stay where the experts were trained."
-    )
-    head = ("system", "labelled cases per task", *tasks)
-    return Table("Few labels", head, tuple(rows), note)
-
-
-def long_table(results: Results) -> Table:
-    """Return Dice after the plan's steps and after more, of the seeds that have both."""
-    tasks = results.names("long", "task")
-    rows = []
-    for column in results.names("long", "column"):
-        for system in results.names("long", "system"):
-            for table, steps, where in (("main", "as above", ""), ("long", column, column)):
-                found = [_long_values(results, table, system, task, where) for task in tasks]
-                rows.append((system, steps, *(_cell(seeds) for seeds in found)))
-    note = (
-        "What layers gain that merely learn faster, and not by what the experts know, must shrink "
-        "with longer training."
-    )
-    return Table("Longer training", ("system", "steps", *tasks), tuple(rows), note)
-
-
-def _long_values(
-    results: Results, table: str, system: str, task: str, column: str
-) -> list[dict[str, float]]:
-    seeds = sorted({entry.seed for entry in results.entries if entry.table == "long"})
-    wanted = {"system": system, "task": task, "column": column}
-    return [v for seed in seeds for v in results.values(table, seed=seed, **wanted)]
-
-
-def shift_table(results: Results) -> Table:
-    """Return the fall of Dice from the unshifted volumes, per shift, mean over the tasks' cases."""
-    columns = results.names("shift", "column")
-    rows = [
-        (system, *(_fall(results, system, column) for column in columns))
-        for system in results.names("shift", "system")
-    ]
-    note = (
-        "Difference to the same system's unshifted Dice, cases of all tasks together, [95 % "
-        "interval]. Synthetic shifts are paired by case; another series has other patients, and "
-        "its difference is between means."
-    )
-    return Table("Domain shift", ("system", *columns), tuple(rows), note)
-
-
-def _fall(results: Results, system: str, column: str) -> str:
-    differences: list[float] = []
-    for task in results.names("shift", "task"):
-        shifted = results.values("shift", system=system, task=task, column=column)
-        seed = {entry.seed for entry in results.find("shift", system=system, task=task)}
-        plain = [
-            found
-            for s in seed
-            for found in results.values("main", system=system, task=task, seed=s)
-        ]
-        if not shifted or not plain:
-            continue
-        before, after = plain[0], shifted[0]
-        shared = before.keys() & after.keys()
-        level = float(np.mean(list(before.values())))
-        differences += [after[c] - (before[c] if shared else level) for c in sorted(after)]
-    return _signed(bootstrap(differences)) + f", n={len(differences)}" if differences else MISSING
 
 
 def plain_rows(

@@ -29,22 +29,23 @@ def add(commands: Any) -> None:
 
 def _add_amalgamation(actions: Any) -> None:
     summary = "compare experts, baselines and students on real volumes; resumable, takes long"
-    _add_cells(add_command(actions, "amalgamation", run_amalgamation, summary))
+    names = "full, four_tasks, two_cores, small"
+    _add_cells(add_command(actions, "amalgamation", run_amalgamation, summary), names)
 
 
 def _add_loop(actions: Any) -> None:
     summary = "corrections, retraining and the gate on real volumes; resumable, takes long"
-    _add_cells(add_command(actions, "loop", run_loop, summary))
+    _add_cells(add_command(actions, "loop", run_loop, summary), "full, two_cores, small")
 
 
-def _add_cells(command: argparse.ArgumentParser) -> None:
+def _add_cells(command: argparse.ArgumentParser, names: str) -> None:
     """Add the options of a benchmark that is made of cells."""
     command.add_argument("data", type=Path, metavar="DATA", help="folder of nnU-Net raw data sets")
     command.add_argument("--out", type=Path, required=True, help="cells, features and the report")
     command.add_argument(
         "--settings",
         default="full",
-        help="full, two_cores, small or a TOML file (default: %(default)s)",
+        help=f"{names} or a TOML file (default: %(default)s)",
     )
     command.add_argument(
         "--max-minutes", type=float, help="begin no cell after this time; the running one ends"

@@ -1,0 +1,90 @@
+"""Tables of few labels, longer training and domain shift."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ka2er_training.bench.stats import bootstrap
+from ka2er_training.bench.tables import MISSING, Results, Table, cell_text, signed
+
+
+def few_table(results: Results) -> Table:
+    """Return Dice with few labelled cases per task."""
+    tasks, columns = results.names("few", "task"), results.names("few", "column")
+    rows = [
+        (
+            system,
+            n_labels,
+            *(
+                cell_text(results.values("few", system=system, task=task, column=n_labels))
+                for task in tasks
+            ),
+        )
+        for n_labels in columns
+        for system in results.names("few", "system")
+    ]
+    note = (
+        "The other training images are given without labels; systems with soft targets use them. "
+        "The experts behind the soft targets were trained with all labels, as in knowledge "
+        "amalgamation: their labels stay where the experts were trained."
+    )
+    head = ("system", "labelled cases per task", *tasks)
+    return Table("Few labels", head, tuple(rows), note)
+
+
+def long_table(results: Results) -> Table:
+    """Return Dice after the plan's steps and after more, of the seeds that have both."""
+    tasks = results.names("long", "task")
+    rows = []
+    for column in results.names("long", "column"):
+        for system in results.names("long", "system"):
+            for table, steps, where in (("main", "as above", ""), ("long", column, column)):
+                found = [_long_values(results, table, system, task, where) for task in tasks]
+                rows.append((system, steps, *(cell_text(seeds) for seeds in found)))
+    note = (
+        "What layers gain that merely learn faster, and not by what the experts know, must shrink "
+        "with longer training."
+    )
+    return Table("Longer training", ("system", "steps", *tasks), tuple(rows), note)
+
+
+def _long_values(
+    results: Results, table: str, system: str, task: str, column: str
+) -> list[dict[str, float]]:
+    seeds = sorted({entry.seed for entry in results.entries if entry.table == "long"})
+    wanted = {"system": system, "task": task, "column": column}
+    return [v for seed in seeds for v in results.values(table, seed=seed, **wanted)]
+
+
+def shift_table(results: Results) -> Table:
+    """Return the fall of Dice from the unshifted volumes, per shift, mean over the tasks' cases."""
+    columns = results.names("shift", "column")
+    rows = [
+        (system, *(_fall(results, system, column) for column in columns))
+        for system in results.names("shift", "system")
+    ]
+    note = (
+        "Difference to the same system's unshifted Dice, cases of all tasks together, [95 % "
+        "interval]. Synthetic shifts are paired by case; another series has other patients, and "
+        "its difference is between means."
+    )
+    return Table("Domain shift", ("system", *columns), tuple(rows), note)
+
+
+def _fall(results: Results, system: str, column: str) -> str:
+    differences: list[float] = []
+    for task in results.names("shift", "task"):
+        shifted = results.values("shift", system=system, task=task, column=column)
+        seed = {entry.seed for entry in results.find("shift", system=system, task=task)}
+        plain = [
+            found
+            for s in seed
+            for found in results.values("main", system=system, task=task, seed=s)
+        ]
+        if not shifted or not plain:
+            continue
+        before, after = plain[0], shifted[0]
+        shared = before.keys() & after.keys()
+        level = float(np.mean(list(before.values())))
+        differences += [after[c] - (before[c] if shared else level) for c in sorted(after)]
+    return signed(bootstrap(differences)) + f", n={len(differences)}" if differences else MISSING
