@@ -14,8 +14,10 @@ from ka2er_training.amalgamate import Ingredients, amalgamate, prepare_cases, re
 from ka2er_training.cases import Source, draw, prepare_case
 from ka2er_training.click_work import train_clicks
 from ka2er_training.plan import preset, student_config, task_entry, window_for
+from ka2er_training.student_work import Teaching, draw_states
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.volume import Geometry
+from napari_ka2er.model.alignment import HALLUCINATED
 
 SPACING = (2.0, 2.0, 2.0)
 
@@ -94,6 +96,24 @@ def test_every_expert_looks_at_every_task(ingredients, config, tmp_path):
     cases = prepare_cases(ingredients, config, tmp_path)
     assert [len(case.views) for case in cases] == [2, 2, 2, 2]
     assert all(np.abs(case.views[k][0].data).max() > 0 for case in cases for k in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("more", "step", "share"),
+    [
+        ({}, 0, 0.0),  # experts are real in the first half
+        ({}, 9, 0.25),
+        ({"alone": 0.5, "mixed_from": 0.0}, 0, 0.5),
+        ({"alone": 1.0, "mixed_from": 0.0}, 0, 1.0),
+    ],
+)
+def test_so_many_windows_have_no_experts(more, step, share):
+    teaching = Teaching(steps=10, expert_dropout=0.0, **more)
+    states = [draw_states(teaching, 2, step, np.random.default_rng(i)) for i in range(2000)]
+    # Two experts: with one of two states drawn for each, a quarter of "some" is "none" too.
+    some = (1 - share) * (0.35 / 0.75 if step >= teaching.mixed_from * 10 else 0)
+    found = np.mean([(state == HALLUCINATED).all().item() for state in states])
+    assert found == pytest.approx(share + some / 4, abs=0.03)
 
 
 def test_features_on_disk_are_not_made_again(ingredients, config, tmp_path, monkeypatch):

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from napari_ka2er.model.config import StudentConfig
 
 
+ALONE = 0.25
+# Of the windows that some expert has seen, those that others have not.
+_SOME = 0.35 / 0.75
+
+
 @dataclass(frozen=True, slots=True)
 class Teaching:
     """How the student is taught.
@@ -42,6 +47,9 @@ class Teaching:
         Probability that an expert is absent from a window.
     mixed_from : float
         Share of the steps after which hallucinated experts are mixed in.
+    alone : float
+        From then on, probability that no expert has run, as in distilled mode; of the others,
+        about half have some experts hallucinated, as in sparse mode.
     positive_weight : float
         Foreground's weight in the cross-entropy at the start; falls to 1 at the end, as constant
         weights leave the probabilities biased.
@@ -60,6 +68,7 @@ class Teaching:
     token_noise: float = 0.2
     expert_dropout: float = 0.1
     mixed_from: float = 0.5
+    alone: float = ALONE
     positive_weight: float = 2.0
     distillation: float = 0.5
     alignment: float = 0.3
@@ -124,22 +133,9 @@ class _Lesson:
             changed: Any = changes(sample.image[0])
             sample.image = torch.as_tensor(np.asarray(changed), dtype=torch.float32)[None]
         if sample.features is not None:
-            sample.features.state = self._state(step, generator)
+            n = len(self.config.experts)
+            sample.features.state = draw_states(self.teaching, n, step, generator)
         return sample
-
-    def _state(self, step: int, generator: np.random.Generator) -> Tensor:
-        """Draw which experts are real, hallucinated or absent."""
-        n = len(self.config.experts)
-        state = np.full(n, REAL)
-        if step >= self.teaching.mixed_from * self.teaching.steps:
-            kind = generator.random()
-            if kind < 0.25:
-                state[:] = HALLUCINATED
-            elif kind < 0.6:  # as in sparse mode: one or some experts have run
-                real = generator.random(n) < 0.5
-                state[~real] = HALLUCINATED
-        state[generator.random(n) < self.teaching.expert_dropout] = ABSENT
-        return torch.from_numpy(state)[None]
 
     def loss(self, network: nn.Module, sample: Sample, step: int) -> dict[str, Tensor]:
         """Return the loss and its terms for one window."""
@@ -177,6 +173,39 @@ class _Lesson:
             return None
         own = names.index(sample.task)
         return own if int(sample.features.state[0, own]) == REAL else None
+
+
+def draw_states(
+    teaching: Teaching, n_experts: int, step: int, generator: np.random.Generator
+) -> Tensor:
+    """Draw which experts of a window are real, hallucinated or absent.
+
+    Parameters
+    ----------
+    teaching : Teaching
+        How often each happens.
+    n_experts : int
+        The student's.
+    step : int
+        Of the training.
+    generator : numpy Generator
+        What is drawn from.
+
+    Returns
+    -------
+    Tensor
+        States of shape (1, `n_experts`), see `napari_ka2er.model.alignment`.
+    """
+    state = np.full(n_experts, REAL)
+    if step >= teaching.mixed_from * teaching.steps:
+        kind, alone = generator.random(), teaching.alone
+        if kind < alone:
+            state[:] = HALLUCINATED
+        elif kind < alone + (1 - alone) * _SOME:  # as in sparse mode
+            real = generator.random(n_experts) < 0.5
+            state[~real] = HALLUCINATED
+    state[generator.random(n_experts) < teaching.expert_dropout] = ABSENT
+    return torch.from_numpy(state)[None]
 
 
 def _some_case(cases: Sequence[PreparedCase], generator: np.random.Generator) -> PreparedCase:

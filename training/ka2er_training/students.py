@@ -57,6 +57,8 @@ class AmalgamationPlan:
         Factor on the augmentation's strength, for tasks with few volumes.
     sparse_threshold : float or None
         Instead of the preset's; between 0 (sparse mode runs every expert) and 1.
+    alone : float or None
+        Probability, from the first step on, that a window has no experts; None: the usual.
     """
 
     preset: str = "tiny"
@@ -71,10 +73,13 @@ class AmalgamationPlan:
     resume: bool = False
     task_strength: tuple[tuple[str, float], ...] = field(default=())
     sparse_threshold: float | None = None
+    alone: float | None = None
 
     def __post_init__(self) -> None:
         if self.sparse_threshold is not None:
             check_number(self.sparse_threshold, 0.0, 1.0, "a sparse threshold")
+        if self.alone is not None:
+            check_number(self.alone, 0.0, 1.0, "a share of windows without experts")
 
 
 def recipe_of(plan: AmalgamationPlan) -> Recipe:
@@ -90,7 +95,8 @@ def recipe_of(plan: AmalgamationPlan) -> Recipe:
         )
     threshold = sizes.sparse_threshold if plan.sparse_threshold is None else plan.sparse_threshold
     sizes = dataclasses.replace(sizes, **schedules, sparse_threshold=threshold)
-    recipe = recipe_for(sizes, plan.seed, task_strength=plan.task_strength)
+    often = {} if plan.alone is None else {"alone": plan.alone, "mixed_from": 0.0}
+    recipe = recipe_for(sizes, plan.seed, task_strength=plan.task_strength, **often)
     return dataclasses.replace(recipe, foundation=plan.foundation)
 
 

@@ -13,7 +13,7 @@ from ka2er_training.plan import preset
 from ka2er_training.presets import PRESETS, check_choice
 from ka2er_training.progress import progress_bar
 from ka2er_training.sources import read_source
-from ka2er_training.student_work import Teaching
+from ka2er_training.student_work import ALONE, Teaching
 from napari_ka2er.model.device import resolve_device
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def training_records(expert_preset: str, student_preset: str, steps: int) -> dic
         If there is no such preset.
     """
     check_choice(expert_preset, tuple(PRESETS), "preset of experts")
+    teaching = dataclasses.asdict(Teaching(steps=steps))
+    if teaching["alone"] == ALONE:  # came later; the cells until then had this number
+        del teaching["alone"]
     return {
         "expert": dataclasses.asdict(PRESETS[expert_preset]),
-        "student": {
-            "sizes": dataclasses.asdict(preset(student_preset)),
-            "teaching": dataclasses.asdict(Teaching(steps=steps)),
-        },
+        "student": {"sizes": dataclasses.asdict(preset(student_preset)), "teaching": teaching},
     }
 
 

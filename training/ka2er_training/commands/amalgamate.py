@@ -32,6 +32,13 @@ def add(commands: Any) -> None:
         metavar="WEIGHT",
         help="in sparse mode experts of less weight are not run; instead of the preset's",
     )
+    command.add_argument(
+        "--alone",
+        type=float,
+        metavar="SHARE",
+        help="of the training windows that have no experts, from the first step on: more make "
+        "distilled mode better, and want more steps (default: 0.25, from half of the steps on)",
+    )
     command.add_argument("--checkpoint-every", type=int, help="steps; instead of the preset's")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--resume", action="store_true", help="go on where a broken run stopped")
@@ -61,6 +68,7 @@ def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
         click_steps=args.click_steps,
         checkpoint_every=args.checkpoint_every,
         sparse_threshold=args.sparse_threshold,
+        alone=args.alone,
         seed=args.seed,
         device=args.device if args.executor else str(resolve_device(args.device)),
         resume=args.resume,
