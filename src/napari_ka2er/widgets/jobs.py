@@ -7,6 +7,7 @@ window's process never imports torch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -123,11 +124,11 @@ def starting(
         else:
             task = task_of(card, choice.task)
             session = create_session(folder, volume, task, source=source.path)
-        try:
-            return _started(session, choice, card, folder, services, report, is_cancelled)
-        except BaseException:
-            session.close()
-            raise
+        with ExitStack() as undo:
+            undo.callback(session.close)
+            started = _started(session, choice, card, folder, services, report, is_cancelled)
+            undo.pop_all()
+        return started
 
     return job
 
