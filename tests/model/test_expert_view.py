@@ -297,7 +297,7 @@ def test_a_bright_blob_is_seen_where_it_is(tmp_path, name):
     data[:2], data[:, :, -3:] = 0, 0
     geometry = Geometry(data.shape, rotated((1.2, 1.0, 1.1)))
     misses = []
-    with _fixed_statistics(expert.network):
+    with _fixed_statistics(expert.looking):
         before = features_of(expert, Volume(data, geometry.affine))
         for _ in range(8):
             blob = geometry.to_world(np.array(data.shape) * generator.uniform(0.42, 0.58, 3))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from napari_ka2er.model.onednn import Convolution, take_onednn
+from napari_ka2er.model.onednn import Convolution, onednn_twin, take_onednn
 from napari_ka2er.model.refinement import Refinement
 
 
@@ -92,3 +92,15 @@ def test_a_refinement_is_that_of_plain_convolutions(one_thread):
             if type(module) is Convolution:
                 module.__class__ = nn.Conv3d
         torch.testing.assert_close(fast, network(x, context), atol=1e-4, rtol=1e-4)
+
+
+def test_a_twin_has_the_same_tensors_and_leaves_the_first_as_it_is(one_thread):
+    first = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3)).eval()
+    twin = onednn_twin(first)
+    assert [type(m) for m in first] == [nn.Conv3d, nn.BatchNorm3d]
+    assert type(twin[0]) is Convolution
+    x = torch.randn(1, 1, 5, 6, 7)
+    first.load_state_dict({name: t + 1 for name, t in first.state_dict().items()})
+    assert [p.data_ptr() for p in twin.parameters()] == [p.data_ptr() for p in first.parameters()]
+    with torch.no_grad():
+        torch.testing.assert_close(twin(x), first(x), atol=1e-5, rtol=1e-5)

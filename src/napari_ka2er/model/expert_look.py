@@ -121,5 +121,5 @@ def _features(
 ) -> list[NDArray[np.float32]]:
     image = torch.from_numpy(np.ascontiguousarray(window))[None].to(expert.device)
     with torch.no_grad(), autocast(expert.device):
-        features = decode(expert.network, image, finest)
+        features = decode(expert.looking, image, finest)
     return [feature[0].float().cpu().numpy() for feature in features]

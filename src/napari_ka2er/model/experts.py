@@ -13,6 +13,7 @@ from napari_ka2er.core.task import Task
 from napari_ka2er.model import expert_convert, expert_files, expert_look
 from napari_ka2er.model.expert_features import FeatureMap, total_strides
 from napari_ka2er.model.expert_view import ExpertView
+from napari_ka2er.model.onednn import onednn_twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +78,8 @@ class Expert:
 
     Attributes
     ----------
+    network, looking : Module
+        What predicts, and what makes features: the same tensors.
     task : Task
         What it segments.
     digest : str
@@ -108,6 +111,8 @@ class Expert:
             expert_files.fill_weights(network, folder / "expert.safetensors")
             self._check_digest(expert_files.digest(network, plans, self.plan.name))
         self.network = network.to(device)
+        # Logits are nnU-Net's own to the last bit; features are rounded, and may be made faster.
+        self.looking = onednn_twin(self.network)
         self.task = Task.from_json(self.entry["task"])
         self.spacing_mm: Triple = self.plan.spacing
         self.patch_size: tuple[int, ...] = self.plan.patch_size

@@ -7,6 +7,7 @@ levels of one window.  With two threads or more it takes oneDNN by itself.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -48,6 +49,20 @@ def take_onednn(network: Network) -> Network:
         if type(module) is nn.Conv3d and module.padding_mode == "zeros":
             module.__class__ = Convolution
     return network
+
+
+def onednn_twin(network: Network) -> Network:
+    """Return a network of the same tensors, not copies, whose convolutions are `Convolution`.
+
+    For networks that must stay bit by bit what another library makes of them.
+
+    Parameters
+    ----------
+    network : Module
+        Not changed; what is loaded into it later, in place, is its twin's as well.
+    """
+    tensors = (*network.parameters(), *network.buffers())
+    return take_onednn(copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}))
 
 
 def _takes_onednn(x: Tensor) -> bool:
