@@ -16,11 +16,11 @@ from ka2er_training.amalgamate import (
     Ingredients,
     Recipe,
     amalgamate,
-    open_shortcut,
     prepare_cases,
     recipe_for,
     train_student,
 )
+from ka2er_training.calibration import open_shortcut
 from ka2er_training.click_work import train_clicks
 from ka2er_training.distributed import first_alone
 from ka2er_training.plan import preset
