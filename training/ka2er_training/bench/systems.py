@@ -54,6 +54,8 @@ VARIANTS = {
     # Not in the paper's comparison, but without it nobody could tell the attention's part of a gain
     # from the soft targets' part.
     "labels+logits": Variant("none", "none"),
+    # As the sample student is taught: distilled mode has to be learned, and learns slowly.
+    "ka2er alone": Variant(teaching=(("alone", 0.5), ("mixed_from", 0.0))),
     # No soft targets: an untrained expert's would be noise, and the control easily passed.
     "untrained": Variant("attention", "untrained", False, (("distillation", 0.0),)),
 }
@@ -96,5 +98,9 @@ BASELINES = (
 SYSTEMS = (EXPERTS, HALF_EXPERTS, ENSEMBLE, JOINT, *BASELINES, *KA2ER)
 
 FEW_LABEL_SYSTEMS = (JOINT, BASELINES[3], KA2ER[0], KA2ER[1], KA2ER[2])
-LONG_SYSTEMS = (JOINT, CONTROL, *KA2ER)
+ALONE = tuple(
+    System(f"KA²ER {mode}, half of the windows alone", "ka2er alone", mode)
+    for mode in ("full", "sparse", "distilled")
+)
+LONG_SYSTEMS = (JOINT, CONTROL, *KA2ER, *ALONE)
 SHIFT_SYSTEMS = (EXPERTS, JOINT, *KA2ER)

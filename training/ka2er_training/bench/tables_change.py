@@ -39,6 +39,8 @@ def long_table(results: Results) -> Table:
     for column in results.names("long", "column"):
         for system in results.names("long", "system"):
             for table, steps, where in (("main", "as above", ""), ("long", column, column)):
+                if system not in results.names(table, "system"):
+                    continue  # one that is trained longer only
                 found = [_long_values(results, table, system, task, where) for task in tasks]
                 rows.append((system, steps, *(cell_text(seeds) for seeds in found)))
     note = (
