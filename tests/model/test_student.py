@@ -91,6 +91,19 @@ def test_the_bottleneck_student_has_no_fine_levels_and_the_plain_one_none():
     assert not plain.fine
 
 
+@pytest.mark.parametrize("amalgamation", ["attention", "uniform", "bottleneck"])
+def test_distilled_mode_is_what_training_showed_without_experts(image, amalgamation):
+    """Training has features in hand and calls all of them hallucinated; who predicts has none."""
+    student = small_student(awake=True, amalgamation=amalgamation)
+    features = window_features()
+    features.state[:] = HALLUCINATED
+    with torch.no_grad():
+        trained, predicted = student.encode(image, features), student.encode(image, None)
+    assert (trained.logits - student.foundation.net(image)).abs().max() > 1e-3
+    for name in ("logits", "gold", "dense"):
+        torch.testing.assert_close(getattr(predicted, name), getattr(trained, name), msg=name)
+
+
 def test_routing_needs_no_expert_and_says_what_distilled_mode_says(image):
     student = small_student(awake=True)
     with torch.no_grad():

@@ -101,7 +101,19 @@ class FineMerging(nn.Module):
         scores.append(self.null_score(torch.tanh(query)))
         weights = self._weights(torch.cat(scores, dim=1), allowed, coarse)
         merged = sum(weights[:, k : k + 1] * p for k, p in enumerate(projected))
-        return stage + self.out(self.mix(torch.cat([merged, stage], dim=1))), weights
+        return self._amended(stage, merged), weights
+
+    def alone(self, stage: Tensor) -> Tensor:
+        """Return what `forward` makes of a stage when no expert is real.
+
+        That is not the stage as it was: what is mixed in has learned to do without experts, too.
+        """
+        width = self.query.out_channels
+        return self._amended(stage, stage.new_zeros(stage.shape[0], width, *stage.shape[2:]))
+
+    def _amended(self, stage: Tensor, merged: Tensor) -> Tensor:
+        amended: Tensor = stage + self.out(self.mix(torch.cat([merged, stage], dim=1)))
+        return amended
 
     def _weights(self, scores: Tensor, allowed: Tensor, coarse: Tensor) -> Tensor:
         everywhere = torch.ones_like(allowed[:, :1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -139,10 +139,14 @@ class Student(nn.Module):
         added: list[Tensor] = []
 
         def amend(stride: int, stage: Tensor) -> Tensor:
-            if features is None or str(stride) not in self.fine:
+            if str(stride) not in self.fine:
                 return stage
+            fine: Any = self.fine[str(stride)]
             merged: Tensor
-            merged, weights = self.fine[str(stride)](
+            if features is None:
+                merged = fine.alone(stage)
+                return merged
+            merged, weights = fine(
                 stage, features.levels[stride], features.masks[stride], features.state, prior
             )
             pooled.append(weights)
