@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -10,6 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.model.folders import make_student_folder
 from tests.model.students import small_student
 
 from napari_ka2er.core.errors import UserError
@@ -37,6 +39,14 @@ def test_a_student_comes_back_as_it_was(tmp_path):
         torch.testing.assert_close(loaded.student.state_dict()[name], tensor, rtol=0, atol=0)
     assert not loaded.student.training
     assert not any(p.requires_grad for p in loaded.student.parameters())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_others_in_the_laboratory_can_read_a_student_and_its_experts(tmp_path):
+    folder = make_student_folder(tmp_path / "student")
+    made = [folder, *folder.rglob("*")]
+    assert {path.name for path in made} >= {"student.safetensors", "expert.safetensors"}
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in made)
 
 
 def test_half_precision_halves_the_file_and_loads_as_single(tmp_path):

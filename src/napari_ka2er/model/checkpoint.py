@@ -87,13 +87,15 @@ def _write(folder: Path, student: Student, card: Mapping[str, Any], half: bool) 
         for name, tensor in student.state_dict().items()
         if not name.endswith(_DERIVED)
     }
-    save_file(tensors, folder / "student.safetensors")
-    folder.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+    weights = folder / "student.safetensors"
+    save_file(tensors, weights)
+    weights.chmod(0o644)  # safetensors makes files, mkdtemp folders, that only their owner can read
+    folder.chmod(0o755)
     text = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "weights": {
-            "sha256": sha256_of(folder / "student.safetensors"),
+            "sha256": sha256_of(weights),
             "dtype": "float16" if half else "float32",
             "parameters": sum(p.numel() for p in student.parameters()),
         },

@@ -138,7 +138,9 @@ def write_expert(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as workshop:
         building, old = Path(workshop) / "new", Path(workshop) / "old"
         building.mkdir()
-        save_file(tensors, building / "expert.safetensors")
+        weights = building / "expert.safetensors"
+        save_file(tensors, weights)
+        weights.chmod(0o644)  # safetensors makes files that only their owner can read
         for name, data in texts.items():
             (building / name).write_text(json.dumps(data, indent=2), encoding="utf-8")
         if out.exists():

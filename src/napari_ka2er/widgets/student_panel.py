@@ -104,7 +104,8 @@ class StudentPanel(Panel):
 def introduce(card: StudentCard) -> str:
     """Return a student's version, experts, tasks and what it reached on the hold-out in words."""
     n_here = len(card.experts) - len(card.missing)
-    mode = next((m for m in ("sparse", "full", "distilled") if m in card.dice), "")
+    modes = ("distilled",) if card.missing else ("sparse", "full", "distilled")
+    mode = next((m for m in modes if m in card.dice), "")
     scores = card.dice.get(mode, {})
     tasks = ", ".join(task.name + _score(scores.get(task.name)) for task in card.tasks)
     measured = f" (Dice on the hold-out, {mode})" if scores else ""
