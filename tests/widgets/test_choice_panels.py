@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +122,12 @@ def test_a_student_nobody_measured_is_introduced_without_figures(tmp_path):
     card = StudentCard(tmp_path, "", (Task("organs", (Label(1, "liver"),)),), ("a", "b"), ("b",))
     text = introduce(card)
     assert text.startswith("No version, 1 of 2 experts. Tasks: organs.")
+
+
+def test_without_experts_the_figures_are_those_without_experts():
+    card = read_student_card(sample_folder() / "student")
+    assert "(Dice on the hold-out, sparse)" in introduce(replace(card, missing=()))
+    assert "(Dice on the hold-out, distilled)" in introduce(replace(card, missing=("lungs",)))
 
 
 @pytest.fixture
