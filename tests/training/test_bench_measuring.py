@@ -23,7 +23,7 @@ from napari_ka2er.model.checkpoint import load_student
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("students") / "student"
-    return load_student(make_student_folder(folder))
+    return load_student(make_student_folder(folder, shortcut=True))
 
 
 @dataclass

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # Parts of the student that there are one of per expert, numbered in the experts' order.
 _NUMBERED = re.compile(
-    r"^((?:coarse|fine)\.\d+\.(?:standardise|projections|hallucinators|scores))\.(\d+)\.(.*)$"
+    r"^((?:coarse|fine)\.\d+\.(?:standardise|projections|hallucinators|scores)|shortcut\.heads)"
+    r"\.(\d+)\.(.*)$"
 )
 _EMBEDDING = "expert_embedding"
 
