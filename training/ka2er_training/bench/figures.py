@@ -84,6 +84,7 @@ def cost_curves(results: Results, path: Path) -> Path | None:
             axes.plot(*zip(*points, strict=True), "o-", color=color, label=mode)
         axes.set_title(entry.task)
         axes.set_xlabel("experts")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel("CPU s per volume")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
