@@ -98,9 +98,9 @@ BASELINES = (
 SYSTEMS = (EXPERTS, HALF_EXPERTS, ENSEMBLE, JOINT, *BASELINES, *KA2ER)
 
 FEW_LABEL_SYSTEMS = (JOINT, BASELINES[3], KA2ER[0], KA2ER[1], KA2ER[2])
-ALONE = tuple(
+ALONE_SYSTEMS = tuple(
     System(f"KA²ER {mode}, half of the windows alone", "ka2er alone", mode)
     for mode in ("full", "sparse", "distilled")
 )
-LONG_SYSTEMS = (JOINT, CONTROL, *KA2ER, *ALONE)
+LONG_SYSTEMS = (JOINT, CONTROL, *KA2ER, *ALONE_SYSTEMS)
 SHIFT_SYSTEMS = (EXPERTS, JOINT, *KA2ER)
