@@ -14,6 +14,8 @@ from ka2er_training.integrity import ReadOptions
 from ka2er_training.nnunet import FOLD
 from ka2er_training.registry import current, student_folder
 from ka2er_training.sample.brain import make_brain_task
+from ka2er_training.sample.chest import PATIENT as CHEST_PATIENT
+from ka2er_training.sample.chest import make_chest_task
 from ka2er_training.sample.patients import PATIENT, name_by_patient
 from ka2er_training.sources import read_source
 from ka2er_training.students import AmalgamationPlan, amalgamate_workspace
@@ -38,7 +40,9 @@ TASKS = {
     ),
     "lungs": TaskOptions(
         "lungs", (5.0, 5.0, 5.0), "BSD-style, BSD-3-Clause and Apache-2.0, by case",
-        "sample CTs of Chest Imaging Platform, elastix, pyradiomics and a torso atlas",
+        "sample CTs of Chest Imaging Platform, elastix, pyradiomics and a torso atlas, and random "
+        "variants of them",
+        ReadOptions(None, CHEST_PATIENT),
     ),
     "brain_tissue": TaskOptions(
         "brain_tissue", (2.0, 2.0, 2.0), "ICBM 152 2009a terms (free use with the notice)",
@@ -126,7 +130,7 @@ def _task(workspace: Workspace, name: str, data: SampleData, seed: int) -> Works
     elif name == "brain_tissue":
         folder = raw if raw.exists() else make_brain_task(raw, seed=seed)
     else:
-        folder = data.lungs
+        folder = raw if raw.exists() else make_chest_task(data.lungs, raw, seed=seed)
     add_task(workspace, read_source(folder), TASKS[name])
     return Workspace.open(workspace.folder)
 

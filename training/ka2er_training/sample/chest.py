@@ -1,0 +1,185 @@
+"""Variants of the few chest CTs: other people, other breaths, blankets and gowns before the chest.
+
+Four volumes teach what a lung looks like, not what it is not: air between a blanket and the skin
+is dark, enclosed and beside the ribs, too.  No training volume shows that, so variants do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import nibabel
+import numpy as np
+from scipy import ndimage
+
+from ka2er_training.sample import warps
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import read_labels, read_volume
+from napari_ka2er.core.volume import REVERSE, Geometry, Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+    Mask = NDArray[np.bool_]
+
+# With `make_chest_task`'s names: all variants of a patient are held out or none.
+PATIENT = r"(.+)_v\d+$"
+_ENDING = ".nii.gz"
+_BODY_HU = -400
+_FOLD_MM = 35.0
+
+
+def make_chest_task(source: Path, out: Path, *, n_variants: int = 3, seed: int = 0) -> Path:
+    """Write each CT as it is and `n_variants` variants of it; return the folder.
+
+    Case ``c`` becomes ``c_v0`` (unchanged), ``c_v1`` … A variant depends on `seed`, its number and
+    the case's place in the source alone.  The folder appears only when it is complete.
+
+    Parameters
+    ----------
+    source : Path
+        An nnU-Net raw dataset of CTs in Hounsfield units with one label, the lungs.
+    out : Path
+        A new folder, written as an nnU-Net raw dataset.
+    n_variants : int
+        Variants per CT, 0 or more.
+    seed : int
+        Of everything random.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    UserError
+        If `out` exists or the source has no images.
+    """
+    images = sorted((source / "imagesTr").glob(f"*_0000{_ENDING}"))
+    if out.exists() or not images:
+        raise UserError("a new folder and imagesTr/*_0000.nii.gz", f"{out}, {source}")
+    building = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        for index, path in enumerate(images):
+            labels = source / "labelsTr" / path.name.replace(f"_0000{_ENDING}", _ENDING)
+            _write_variants(path, labels, building, n_variants, [seed, index])
+        _write_dataset_json(source, building, len(images) * (n_variants + 1))
+        os.replace(building, out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return out
+
+
+def vary(volume: Volume, labels: NDArray[Any], rng: Generator) -> tuple[Array, NDArray[np.uint8]]:
+    """Return another patient on the same lattice: warped, breathing otherwise, covered.
+
+    Parameters
+    ----------
+    volume : Volume
+        A CT in Hounsfield units.
+    labels : ndarray, shape (Z, Y, X)
+        Not 0 in the lungs.
+    rng : Generator
+        Decides everything.
+
+    Returns
+    -------
+    values : ndarray of float32, shape (Z, Y, X)
+        Hounsfield units, -1024 or more.
+    labels : ndarray of uint8, shape (Z, Y, X)
+        The warped lungs.
+    """
+    geometry = volume.geometry
+    index = warps.template_index(geometry, geometry, rng)
+    values = volume.channels[0].astype(np.float32)
+    values = ndimage.map_coordinates(values, index, order=1, mode="nearest")
+    warped = ndimage.map_coordinates(labels.astype(np.uint8), index, order=0, mode="nearest")
+    lungs = warped > 0
+    body = body_of(values, lungs)
+    values = values + np.float32(rng.uniform(-60, 90)) * lungs  # less or more air in them
+    values = values + np.float32(rng.uniform(-10, 40)) * ~body
+    for _ in range(rng.integers(1, 4)):
+        values = with_cloth(values, body, geometry, rng)
+    return np.maximum(values, -1024).astype(np.float32), warped
+
+
+def body_of(values: Array, lungs: Mask) -> Mask:
+    """Return the body with its lungs, (Z, Y, X): the largest part that is no air, holes filled."""
+    dense: Mask = ndimage.binary_opening(values > _BODY_HU) | lungs
+    parts, n_parts = ndimage.label(dense)
+    if n_parts == 0:
+        return dense
+    largest: Mask = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in largest])
+
+
+def with_cloth(values: Array, body: Mask, geometry: Geometry, rng: Generator) -> Array:
+    """Return the volume with one sheet of cloth in the air, with folds and gaps.
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (Z, Y, X)
+        Hounsfield units.
+    body : ndarray of bool, shape (Z, Y, X)
+        Stays as it is.
+    geometry : Geometry
+        Their lattice.
+    rng : Generator
+        Decides where the sheet hangs, how thick and how dense it is.
+    """
+    if not body.any():
+        return values
+    above_skin = ndimage.distance_transform_edt(~body, sampling=geometry.spacing)
+    folds, gaps = (warps.smooth_noise(values.shape, _folds(geometry), rng) for _ in range(2))
+    height = rng.uniform(5, 45) + rng.uniform(5, 20) * folds
+    thickness = rng.uniform(1.5, 4)
+    share = np.exp(-(((above_skin - height) / thickness) ** 2)) * (gaps > rng.uniform(-1.5, 0))
+    share = (share * ~body).astype(np.float32)
+    cloth: Array = values * (1 - share) + np.float32(rng.uniform(-850, -150)) * share
+    return cloth
+
+
+def _folds(geometry: Geometry) -> tuple[float, ...]:
+    return tuple(_FOLD_MM / edge for edge in geometry.spacing)
+
+
+def _write_variants(
+    image: Path, label: Path, root: Path, n_variants: int, seeds: list[int]
+) -> None:
+    """Write a CT as it is and its variants; `seeds` go before each variant's number."""
+    volume, (labels, geometry) = read_volume(image), read_labels(label)
+    name = label.name.removesuffix(_ENDING)
+    _write(root, f"{name}_v0", volume.channels[0], labels, geometry)
+    for number in range(1, n_variants + 1):
+        values, warped = vary(volume, labels, np.random.default_rng([*seeds, number]))
+        _write(root, f"{name}_v{number}", values, warped, geometry)
+
+
+def _write(
+    root: Path, name: str, values: NDArray[Any], labels: NDArray[Any], geometry: Geometry
+) -> None:
+    arrays: dict[str, NDArray[Any]] = {
+        f"imagesTr/{name}_0000{_ENDING}": np.round(values).astype(np.int16),
+        f"labelsTr/{name}{_ENDING}": labels.astype(np.uint8),
+    }
+    for relative, data in arrays.items():
+        path = root / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = nibabel.Nifti1Image(data.T, REVERSE @ geometry.affine @ REVERSE)
+        image.header.set_xyzt_units("mm")
+        nibabel.save(image, path)
+
+
+def _write_dataset_json(source: Path, root: Path, n_cases: int) -> None:
+    content = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    content["numTraining"] = n_cases
+    (root / "dataset.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
