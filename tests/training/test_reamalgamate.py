@@ -24,8 +24,10 @@ from ka2er_training.reamalgamate import (
 )
 from ka2er_training.registry import student_folder
 from ka2er_training.retrain_settings import RetrainSettings
+from ka2er_training.round_state import RoundOptions
+from ka2er_training.round_student import round_recipe
 from ka2er_training.settings import parse_settings
-from ka2er_training.student_work import _some_case
+from ka2er_training.student_work import ALONE, Teaching, _some_case, kept_habits, lasting
 from ka2er_training.workspace import Workspace
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_volume
@@ -62,6 +64,20 @@ def test_a_round_is_short_slow_and_warm():
     assert recipe.teaching.steps == recipe.sizes.schedule.steps
     assert (recipe.teaching.positive_weight, recipe.teaching.collapse) == (1.0, 0.0)
     assert recipe.teaching.routing == 0.0
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_a_round_goes_on_as_the_student_was_taught(made, from_scratch):
+    strength = (("balls", 1.3),)
+    taught = Teaching(steps=9, alone=0.5, task_strength=strength)
+    habits = kept_habits(json.loads(json.dumps({"teaching": lasting(taught)})))
+    options = RoundOptions(from_scratch=from_scratch)
+    teaching = round_recipe(made, options, 1, habits).teaching
+    assert (teaching.alone, teaching.task_strength) == (0.5, strength)
+    assert teaching.mixed_from == 0.0
+    usual = round_recipe(made, options, 1, kept_habits({})).teaching
+    assert (usual.alone, usual.task_strength) == (ALONE, ())
+    assert kept_habits({"teaching": lasting(usual)}) == {"task_strength": ()}
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 0.5), (0.8, 0.8), (0.0, 0.0), (1.0, 1.0)])

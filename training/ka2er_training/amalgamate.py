@@ -15,7 +15,7 @@ from ka2er_training.distributed import first_alone
 from ka2er_training.loop import train
 from ka2er_training.plan import StudentPreset, student_config, task_entry
 from ka2er_training.polish import polish
-from ka2er_training.student_work import Teaching, student_work
+from ka2er_training.student_work import Teaching, lasting, student_work
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.io import read_volume
 from napari_ka2er.model.config import STRIDES, StudentConfig, TaskEntry
@@ -249,5 +249,6 @@ def amalgamate(
         "n_cases": {name: sum(c.task == name for c in cases) for name in ingredients.tasks},
         "strides": list(STRIDES),
         "seed": recipe.seed,
+        "teaching": lasting(recipe.teaching),
     }
     return student, notes

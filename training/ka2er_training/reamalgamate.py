@@ -25,6 +25,7 @@ from ka2er_training.click_work import train_clicks
 from ka2er_training.distributed import first_alone
 from ka2er_training.plan import preset
 from ka2er_training.polish import polish
+from ka2er_training.student_work import lasting
 from ka2er_training.students import sources_of
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.experts import Expert
@@ -44,7 +45,11 @@ if TYPE_CHECKING:
 
 
 def warm_recipe(
-    settings: RetrainSettings, name: str, seed: int, steps: Mapping[str, int | None]
+    settings: RetrainSettings,
+    name: str,
+    seed: int,
+    steps: Mapping[str, int | None],
+    habits: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Return the recipe of a round.
 
@@ -63,6 +68,8 @@ def warm_recipe(
         Of everything random.
     steps : mapping
         ``trunk``, ``polish``, ``clicks``: steps instead of the shares; None: the share.
+    habits : mapping, optional
+        Fields of `Teaching` that the student to go on from was taught with, see `kept_habits`.
     """
     sizes = preset(name)
     parts = {"schedule": "trunk", "polish": "polish", "clicks": "clicks"}
@@ -70,7 +77,7 @@ def warm_recipe(
         part: _shorter(getattr(sizes, part), settings, steps.get(key))
         for part, key in parts.items()
     }
-    recipe = recipe_for(dataclasses.replace(sizes, **schedules), seed)
+    recipe = recipe_for(dataclasses.replace(sizes, **schedules), seed, **(habits or {}))
     teaching = dataclasses.replace(
         recipe.teaching,
         mixed_from=0.0,
@@ -254,6 +261,7 @@ def _notes(recipe: Recipe, clock: Sequence[float], cases: Sequence[Any]) -> dict
         "seconds_clicks": seconds[2],
         "n_cases": {t: sum(c.task == t for c in cases) for t in sorted({c.task for c in cases})},
         "seed": recipe.seed,
+        "teaching": lasting(recipe.teaching),
     }
 
 

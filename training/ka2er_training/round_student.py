@@ -14,6 +14,7 @@ from ka2er_training.reamalgamate import (
     warm_recipe,
 )
 from ka2er_training.round_state import RoundOptions, options_of, round_folder
+from ka2er_training.student_work import kept_habits
 from ka2er_training.students import AmalgamationPlan, data_of, recipe_of
 from ka2er_training.workspace import Workspace, read_json, write_json
 
@@ -70,10 +71,11 @@ def make_student(
     if (out / "student.json").is_file() and (told / "student_notes.json").is_file():
         return {"folder": str(out), **read_json(told / "student_notes.json")}
     options = options_of(workspace, number)
-    parent = load_student(workspace.folder / "students" / before).student
+    loaded = load_student(workspace.folder / "students" / before)
+    parent, habits = loaded.student, kept_habits(loaded.card.get("notes", {}))
     places = {name: Path(place) for name, place in experts.items()}
     ingredients = round_ingredients(workspace, parent.config, places, number, device)
-    recipe = round_recipe(workspace, options, number)
+    recipe = round_recipe(workspace, options, number, habits)
     cache = workspace.folder / "runs" / "cache"
     run: dict[str, Any] = {"device": device, "progress": progress, "cancelled": cancelled}
     if options.from_scratch:
@@ -87,8 +89,17 @@ def make_student(
     return {"folder": str(out), **notes}
 
 
-def round_recipe(workspace: Workspace, options: RoundOptions, number: int) -> Recipe:
-    """Return the recipe of a round's student, short or (from scratch) full."""
+def round_recipe(
+    workspace: Workspace,
+    options: RoundOptions,
+    number: int,
+    habits: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Return the recipe of a round's student, short or (from scratch) full.
+
+    `habits` are those of the student to go on from, see `student_work.kept_habits`; they change
+    neither its length nor its sizes.
+    """
     seed = number if options.seed is None else options.seed
     if options.from_scratch:
         plan = AmalgamationPlan(
@@ -98,6 +109,7 @@ def round_recipe(workspace: Workspace, options: RoundOptions, number: int) -> Re
             click_steps=options.click_steps,
             checkpoint_every=options.checkpoint_every,
             seed=seed,
+            **(habits or {}),
         )
         return recipe_of(plan)
     steps = {
@@ -105,7 +117,7 @@ def round_recipe(workspace: Workspace, options: RoundOptions, number: int) -> Re
         "polish": options.polish_steps,
         "clicks": options.click_steps,
     }
-    recipe = warm_recipe(workspace.settings.retrain, options.preset, seed, steps)
+    recipe = warm_recipe(workspace.settings.retrain, options.preset, seed, steps, habits)
     if options.checkpoint_every is None:
         return recipe
     sizes: dict[str, Any] = {

@@ -21,7 +21,7 @@ from ka2er_training.losses import (
 from napari_ka2er.model.alignment import ABSENT, HALLUCINATED, REAL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ class Teaching:
         Weight of the labels' own loss; 0 leaves distillation alone (a baseline).
     augmentation : float
         Strength of pose and intensity changes.
-    task_strength : dict of str to float
+    task_strength : tuple of (str, float)
         Factor on it for single tasks.
     """
 
@@ -77,6 +77,35 @@ class Teaching:
     label_weight: float = 1.0
     augmentation: float = 0.7
     task_strength: tuple[tuple[str, float], ...] = ()
+
+
+def lasting(teaching: Teaching) -> dict[str, Any]:
+    """Return how a student was taught as far as later rounds must go on with it, as plain data.
+
+    A round with fewer windows without experts would forget distilled mode, and one without a task's
+    strength would learn its few volumes by heart.  What is as usual is left out.
+    """
+    often = {} if teaching.alone == ALONE else {"alone": teaching.alone}
+    return {**often, "task_strength": dict(teaching.task_strength)}
+
+
+def kept_habits(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `lasting` wrote into a student's notes, as fields of `Teaching`.
+
+    Parameters
+    ----------
+    notes : mapping
+        Of the student's card; what they do not say is as usual.
+    """
+    told = notes.get("teaching", {})
+    habits: dict[str, Any] = {}
+    if "alone" in told:
+        habits["alone"] = float(told["alone"])
+    if "task_strength" in told:
+        habits["task_strength"] = tuple(
+            (str(name), float(factor)) for name, factor in told["task_strength"].items()
+        )
+    return habits
 
 
 def student_work(
