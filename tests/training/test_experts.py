@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ka2er_training.cli import main
-from ka2er_training.experts import ExpertPlan, add_expert, train_expert
+from ka2er_training.experts import ExpertPlan, _job, add_expert, train_expert
 from ka2er_training.nnunet import environment
 from ka2er_training.workspace import Workspace
 from napari_ka2er.core.errors import CancelledError, UserError
@@ -58,6 +58,7 @@ def run_tool(workspace: Workspace, name: str, *arguments: str, **variables: str)
         (["train", "WORK", "balls", "--loss", "focal"], "loss"),
         (["train", "WORK", "balls", "--device", "tpu"], "device"),
         (["train", "WORK/datasets", "balls"], "workspace"),
+        (["train", "WORK", "balls", "--epochs", "0"], "epochs of at least 1"),
         (["add", "WORK", "cubes", "WORK"], "cubes"),
         (["add", "WORK", "balls", "WORK/datasets"], "model folder"),
         (["add", "WORK", "balls", "nowhere"], "model folder"),
@@ -73,6 +74,12 @@ def test_wrong_arguments_are_one_line(balls, caplog, arguments, words):
 def test_a_second_training_of_the_same_expert_is_refused(balls):
     with balls.lock("expert-balls"), pytest.raises(UserError, match="another process"):
         train_expert(balls, "balls", ExpertPlan(device="cpu"))
+
+
+def test_a_plan_s_epochs_take_the_place_of_the_preset_s(balls):
+    usual = balls.settings.presets[balls.settings.expert.preset].epochs
+    jobs = [_job(balls, "balls", ExpertPlan(device="cpu", epochs=n))[0] for n in (None, usual + 7)]
+    assert [job.preset.epochs for job in jobs] == [usual, usual + 7]
 
 
 @pytest.mark.slow

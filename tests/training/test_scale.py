@@ -78,6 +78,7 @@ def test_a_job_knows_when_its_cases_or_its_schedule_changed(tmp_path):
     before = expert_job(workspace, "one", ExpertPlan()).digest
     assert expert_job(workspace, "one", ExpertPlan(resume=True)).digest == before
     assert expert_job(workspace, "one", ExpertPlan(seed=1)).digest != before
+    assert expert_job(workspace, "one", ExpertPlan(epochs=9)).digest != before
     toml = workspace.folder / "ka2er.toml"
     toml.write_text(toml.read_text("utf-8").replace("epochs = 3", "epochs = 4"))
     changed = Workspace.open(workspace.folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import run_child
@@ -35,13 +35,14 @@ PREPARED, TRAINED = 0.05, 0.98
 
 @dataclass(frozen=True, slots=True)
 class ExpertPlan:
-    """How to train one expert; None means: as ``ka2er.toml`` says."""
+    """How to train one expert; None means: as ``ka2er.toml`` says, `epochs`: as the preset does."""
 
     preset: str | None = None
     loss: str | None = None
     resume: bool = False
     device: str = "auto"
     seed: int = 0
+    epochs: int | None = None
 
 
 @dataclass(slots=True)
@@ -139,10 +140,11 @@ def _job(workspace: Workspace, task: str, plan: ExpertPlan) -> tuple[Job, str]:
     from napari_ka2er.model.device import resolve_device
 
     device = resolve_device(plan.device)
+    sizes = workspace.settings.presets[preset]
     job = Job(
         workspace=str(workspace.folder),
         dataset=record.dataset,
-        preset=workspace.settings.presets[preset],
+        preset=sizes if plan.epochs is None else replace(sizes, epochs=plan.epochs),
         loss=loss,
         # The other presets are nnU-Net as it is; tiny works on the student's own grid.
         spacing_mm=record.spacing_mm if preset == "tiny" else None,

@@ -57,6 +57,7 @@ def expert_job(workspace: Workspace, task: str, plan: ExpertPlan) -> Job:
         "loss": plan.loss,
         "device": plan.device,
         "seed": plan.seed,
+        "epochs": plan.epochs,
     }
     return Job(f"expert-{task}", f"{__name__}:run_expert", arguments, inputs)
 
@@ -69,11 +70,12 @@ def run_expert(
     loss: str | None,
     device: str,
     seed: int,
+    epochs: int | None,
     resume: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     """In a job: train one expert."""
-    plan = ExpertPlan(preset, loss, resume, device, seed)
+    plan = ExpertPlan(preset, loss, resume, device, seed, epochs)
     return train_expert(Workspace.open(workspace), task, plan, progress=progress)
 
 

@@ -50,6 +50,7 @@ def _add_train(actions: Any) -> None:
         "--preset", help="tiny (CPU), standard, resenc-m or resenc-l (default: as ka2er.toml says)"
     )
     command.add_argument("--loss", help="dice_ce, or the paper's ce (default: as ka2er.toml says)")
+    command.add_argument("--epochs", type=int, help="how many (default: as the preset says)")
     command.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
     command.add_argument("--seed", type=int, default=0)
     add_device(command)
@@ -61,7 +62,7 @@ def run_train(args: argparse.Namespace) -> dict[str, Any]:
     from ka2er_training.progress import progress_bar
     from ka2er_training.workspace import Workspace
 
-    plan = ExpertPlan(args.preset, args.loss, args.resume, args.device, args.seed)
+    plan = ExpertPlan(args.preset, args.loss, args.resume, args.device, args.seed, args.epochs)
     workspace = Workspace.open(args.folder)
     tasks = _tasks(workspace, args)
     with progress_bar() as progress:
