@@ -124,16 +124,17 @@ def test_few_labels_leave_the_other_images_to_systems_with_soft_targets():
 
 def test_longer_training_is_another_student_and_keeps_the_others():
     settings = read_bench_settings("full")
-    longer = replace(settings, student=replace(settings.student, long_steps=9000))
+    longer = replace(settings, student=replace(settings.student, long_steps=(9000, 18000)))
     old, new = (in_order(Plan(s, NAMES, RECIPES).cells()) for s in (settings, longer))
     added = {c.digest: c for c in new}.keys() - {c.digest for c in old}
     assert {c.digest for c in old} <= {c.digest for c in new}
     students = [c for c in new if c.digest in added and c.kind == "student"]
     assert {c.name for c in students} == {
-        f"student {variant} seed 0, 9000 steps"
+        f"student {variant} seed 0, {steps} steps"
         for variant in ("joint", "ka2er", "ka2er alone", "untrained")
+        for steps in (9000, 18000)
     }
-    assert {c.settings["steps"] for c in students} == {9000}
+    assert {c.settings["steps"] for c in students} == {9000, 18000}
 
 
 def test_the_other_series_is_a_column_of_the_shift_table(settings):

@@ -108,9 +108,16 @@ def test_longer_training_stands_below_the_same_seeds_plain_one(made):
     made.add("main", "x", same(0.2), seed=1)  # has no longer training: not in the table
     made.add("main", "other", same(0.1))
     made.add("long", "x", same(0.9), seed=0, column="1200")
+    made.add("long", "longer only", same(0.7), seed=0, column="1200")
+    made.add("long", "x", same(0.95), seed=0, column="2400")
     table = tables_change.long_table(made.results)
-    assert [row[:2] for row in table.rows] == [("x", "as above"), ("x", "1200")]
-    assert [row[2][:5] for row in table.rows] == ["0.800", "0.900"]
+    assert [(row[0], row[1], row[2][:5]) for row in table.rows] == [
+        ("x", "as above", "0.800"),
+        ("x", "1200", "0.900"),
+        ("x", "2400", "0.950"),
+        ("longer only", "1200", "0.700"),
+        ("longer only", "2400", "missi"),
+    ]
 
 
 def test_a_shift_is_measured_against_the_same_cases_unshifted(made):

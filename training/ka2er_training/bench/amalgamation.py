@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.bench.cells import Cell
@@ -229,9 +230,8 @@ class Plan:
                     yield Entry(cell, "few", system.name, task.name, seed, str(n_labels))
 
     def _long(self, seed: int) -> Iterator[Entry]:
-        steps = self.settings.student.long_steps
-        for system in LONG_SYSTEMS if steps else ():
-            for task in self._tasks:
+        for steps in self.settings.student.long_steps:
+            for system, task in product(LONG_SYSTEMS, self._tasks):
                 cell = self._evaluation(system, task, seed, {"steps": steps})
                 yield Entry(cell, "long", system.name, task.name, seed, str(steps))
 

@@ -96,8 +96,8 @@ class StudentBudget:
         Per student, the same for every system.
     few_label_steps : int
         Per student of the few-label table.
-    long_steps : int
-        Per student of the table of longer training; 0: no such table.
+    long_steps : tuple of int
+        Per student of the table of longer training, one or several lengths; may be empty.
     polish_steps, click_steps : int
         Of the gate's and of the prompts' training on the finished trunk.
     seeds : tuple of int
@@ -109,7 +109,7 @@ class StudentBudget:
     preset: str = "tiny"
     steps: int = 800
     few_label_steps: int = 400
-    long_steps: int = 0
+    long_steps: tuple[int, ...] = ()
     polish_steps: int = 300
     click_steps: int = 500
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -118,6 +118,7 @@ class StudentBudget:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
         object.__setattr__(self, "few_labels", tuple(self.few_labels))
+        object.__setattr__(self, "long_steps", tuple(self.long_steps))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,14 +35,15 @@ def few_table(results: Results) -> Table:
 def long_table(results: Results) -> Table:
     """Return Dice after the plan's steps and after more, of the seeds that have both."""
     tasks = results.names("long", "task")
+    lengths = [("main", "as above", "")]
+    lengths += [("long", steps, steps) for steps in results.names("long", "column")]
     rows = []
-    for column in results.names("long", "column"):
-        for system in results.names("long", "system"):
-            for table, steps, where in (("main", "as above", ""), ("long", column, column)):
-                if system not in results.names(table, "system"):
-                    continue  # one that is trained longer only
-                found = [_long_values(results, table, system, task, where) for task in tasks]
-                rows.append((system, steps, *(cell_text(seeds) for seeds in found)))
+    for system in results.names("long", "system"):
+        for table, steps, where in lengths:
+            if system not in results.names(table, "system"):
+                continue  # one that is trained longer only
+            found = [_long_values(results, table, system, task, where) for task in tasks]
+            rows.append((system, steps, *(cell_text(seeds) for seeds in found)))
     note = (
         "What layers gain that merely learn faster, and not by what the experts know, must shrink "
         "with longer training."
