@@ -176,7 +176,9 @@ def test_verdicts_survive_json():
 def test_gate_settings_are_read_and_misspelt_ones_refused():
     text = "format = 1\n[gate]\nmargin = 0.02\nconfidence = 0.9\nresamples = 2000\n"
     assert parse_settings(text).gate == GateSettings(0.02, 0.9, 2000)
-    for bad in ("margins = 0.02", "confidence = 95", "resamples = 2.5", "resamples = true"):
+    assert parse_settings('format = 1\n[gate]\ndistilled = "refuse"\n').gate.distilled == "refuse"
+    wrong = ("margins = 0.02", "confidence = 95", "resamples = 2.5", "resamples = true")
+    for bad in (*wrong, 'distilled = "perhaps"', "distilled = true"):
         with pytest.raises(UserError, match="gate"):
             parse_settings(f"format = 1\n[gate]\n{bad}\n")
 

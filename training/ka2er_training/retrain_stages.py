@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ka2er_training.evaluate import summarise
 from ka2er_training.expert_retraining import candidate_folder, retrain_expert
+from ka2er_training.gate_distilled import look_without_experts, with_look
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
 from ka2er_training.registry import student_folder
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ka2er_training.round_state import RoundState
+    from ka2er_training.trying import Decision
     from ka2er_training.workspace import Workspace
 
     Progress = Callable[[float, str], None]
@@ -180,12 +182,23 @@ def train_student(work: RoundWork) -> dict[str, Any]:
 
 def judge_student(work: RoundWork) -> dict[str, Any]:
     """Evaluate old and new on the hold-out and on held corrections, and judge."""
+    candidate = Path(work.state.result("student")["folder"])
     corrected = set(work.state.result("plan")["tasks"])
+    old = student_folder(work.workspace, work.state.before)
     tried = try_student(
-        work.workspace, Path(work.state.result("student")["folder"]), corrected,
-        work.folder / "gate", current=student_folder(work.workspace, work.state.before),
+        work.workspace, candidate, corrected, work.folder / "gate", current=old,
         mode=work.state.options.mode, device=work.device, **work.hooks,
     )  # fmt: skip
+    result = _gate_result(tried)
+    answer = work.workspace.settings.gate.distilled
+    if not tried.promoted or answer == "skip" or work.state.options.mode == "distilled":
+        return result
+    run: dict[str, Any] = {"device": work.device, "cancelled": work.cancelled}
+    look = look_without_experts(work.workspace, old, tried.folder, **run)
+    return with_look(result, look, answer, candidate)
+
+
+def _gate_result(tried: Decision) -> dict[str, Any]:
     return {
         "promoted": tried.promoted,
         "reason": tried.reason,

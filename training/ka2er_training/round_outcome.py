@@ -44,5 +44,5 @@ def summary(workspace: Workspace, state: RoundState) -> dict[str, Any]:
         "seconds": round(sum(stage["seconds"] for stage in state.stages.values()), 1),
         "stages": {name: stage["seconds"] for name, stage in state.stages.items()},
         "withdrawn": decided.get("withdrawn", []),
-        "notes": state.outcome("ingest").get("notes", []),
+        "notes": [n for s in ("ingest", "gate") for n in state.outcome(s).get("notes", [])],
     }

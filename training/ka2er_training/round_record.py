@@ -116,6 +116,7 @@ def _notes(work: RoundWork) -> list[str]:
     notes = list(state.outcome("ingest").get("notes", []))
     reasons = state.outcome("expert_gate").get("reasons", {})
     notes += [f"expert {task}: {reason}" for task, reason in reasons.items()]
+    notes += state.outcome("gate").get("notes", [])
     notes += label_notes(state.outcome("labels"))
     if stop_of(state)[0] == "expert_gate":
         notes.append("no student was trained; --keep-going trains one all the same")

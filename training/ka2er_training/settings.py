@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = 1
+# To a loss in distilled mode, see `GateSettings`.
+DISTILLED_ANSWERS = ("warn", "refuse", "skip")
 
 Record = TypeVar("Record")
 
@@ -60,16 +62,21 @@ class GateSettings:
         Of the two-sided interval whose lower end that is.
     resamples : int
         Of the bootstrap.
+    distilled : str
+        What a loss in distilled mode leads to, where no expert runs and the gate does not look
+        otherwise: ``"warn"``, ``"refuse"``, or ``"skip"`` not to look.
     """
 
     margin: float = 0.01
     confidence: float = 0.95
     resamples: int = 10_000
+    distilled: str = "warn"
 
     def __post_init__(self) -> None:
         check_number(self.margin, 0.0, 1.0, "margin of [gate]")
         check_number(self.confidence, 0.5, 0.9999, "confidence of [gate]")
         check_number(self.resamples, 100, 1_000_000, "resamples of [gate]")
+        check_choice(self.distilled, DISTILLED_ANSWERS, "distilled of [gate]")
         if type(self.resamples) is not int:
             raise UserError("a whole number as resamples of [gate]", repr(self.resamples))
 

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from tests.training.rounds import make_workspace
+from tests.training.test_gate import BASE, rows, shifted
+
+from ka2er_training import retrain_stages
+from ka2er_training.gate import judge
+from ka2er_training.gate_distilled import Look, look_without_experts, with_look
+from ka2er_training.retrain_stages import RoundWork, judge_student
+from ka2er_training.round_state import RoundOptions, new_round
+from ka2er_training.settings import GateSettings
+from ka2er_training.trying import Decision, Scored
+from ka2er_training.verdicts import Verdict
+from ka2er_training.workspace import Workspace
+from napari_ka2er.core.errors import CancelledError
+from napari_ka2er.model.checkpoint import load_student, save_student
+
+GOOD = judge(rows(hip=BASE), rows(hip=shifted(BASE, 0.1)), (), GateSettings())
+BAD = judge(rows(hip=BASE), rows(hip=shifted(BASE, -0.1)), (), GateSettings())
+
+
+def look(verdict):
+    return Look(verdict, rows(hip=BASE), "new-distilled")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A workspace, a student that calls everything foreground, and one that finds nothing."""
+    folder = tmp_path_factory.mktemp("distilled")
+    workspace = make_workspace(folder)
+    places = []
+    for name, bias in (("all", 20.0), ("nothing", -20.0)):
+        student = load_student(workspace.folder / "students" / "v0001").student
+        student.foundation.net.out.conv.conv.bias.data.fill_(bias)
+        experts = {task: workspace.expert_folder(task) for task in workspace.tasks}
+        save_student(folder / name, student, {}, experts=experts)
+        places.append(folder / name)
+    return workspace, *places
+
+
+def test_a_loss_without_experts_is_seen_on_every_task(made):
+    workspace, everything, nothing = made
+    seen = look_without_experts(workspace, everything, nothing)
+    assert not seen.verdict.promoted
+    assert [task.task for task in seen.verdict.tasks] == ["balls", "others"]
+    assert all(task.before > 0.01 and task.after == 0 for task in seen.verdict.tasks)
+    assert seen.reason.startswith("without experts (distilled mode): balls may lose more than")
+    assert look_without_experts(workspace, nothing, everything).verdict.promoted
+
+
+def test_no_expert_runs(made, monkeypatch):
+    workspace, everything, _ = made
+
+    def looked(*_, **__):
+        raise AssertionError("an expert ran")
+
+    monkeypatch.setattr("napari_ka2er.model.experts.Expert.look", looked)
+    for folder in (workspace.folder / "reports").glob("evaluations/*"):
+        for kept in folder.iterdir():
+            kept.unlink()
+    assert look_without_experts(workspace, everything, everything).verdict.promoted
+
+
+def test_it_can_be_cancelled(made):
+    workspace, everything, nothing = made
+    with pytest.raises(CancelledError):
+        look_without_experts(workspace, everything, nothing, cancelled=lambda: True)
+
+
+RESULT = {
+    "promoted": True,
+    "reason": "hip gains",
+    "verdicts": [BAD.to_json(), GOOD.with_share(0.5).to_json()],
+    "folder": "/round/gate/share-0.5",
+}
+
+
+def test_without_a_loss_only_the_verdict_is_added(caplog):
+    with caplog.at_level(logging.WARNING):
+        found = with_look(RESULT, look(GOOD), "refuse", Path("/round/student"))
+    assert {**found, "distilled": None} == {**RESULT, "distilled": None}
+    assert Verdict.from_json(json.loads(json.dumps(found["distilled"]))) == GOOD
+    assert caplog.records == []
+
+
+def test_a_loss_is_a_note_and_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        found = with_look(RESULT, look(BAD), "warn", Path("/round/student"))
+    assert found["promoted"]
+    assert found["folder"] == RESULT["folder"]
+    assert found["notes"] == [look(BAD).reason]
+    assert [record.getMessage() for record in caplog.records] == found["notes"]
+
+
+def test_a_loss_refuses_if_the_workspace_says_so():
+    found = with_look(RESULT, look(BAD), "refuse", Path("/round/student"))
+    assert not found["promoted"]
+    assert found["reason"] == look(BAD).reason
+    assert found["folder"] == "/round/student"  # the round's own student is kept, refused
+    assert [verdict["promoted"] for verdict in found["verdicts"]] == [False, False]
+    assert found["verdicts"][0]["reason"] == BAD.reason
+
+
+@pytest.mark.parametrize(
+    ("answer", "mode", "promoted", "looks"),
+    [
+        ("warn", "sparse", True, True),
+        ("refuse", "full", True, True),
+        ("skip", "sparse", True, False),
+        ("warn", "distilled", True, False),
+        ("warn", "sparse", False, False),
+    ],
+)
+def test_a_round_looks_once_its_gate_has_passed(
+    made, tmp_path, monkeypatch, answer, mode, promoted, looks
+):
+    workspace, everything, nothing = made
+    settings = dataclasses.replace(
+        workspace.settings, gate=dataclasses.replace(workspace.settings.gate, distilled=answer)
+    )
+    workspace = Workspace(workspace.folder, settings)
+    verdict = GOOD if promoted else BAD
+    tried = Decision(
+        promoted, nothing, verdict.reason, (verdict,), Scored([], {}), Scored(rows(hip=BASE), {})
+    )
+    monkeypatch.setattr(retrain_stages, "try_student", lambda *_, **__: tried)
+    monkeypatch.setattr(retrain_stages, "student_folder", lambda *_: everything)
+    state = new_round(workspace, RoundOptions(mode=mode), [], "v0001")
+    state.run(workspace, "plan", lambda: {"tasks": ["hip"]})
+    state.run(workspace, "student", lambda: {"folder": str(nothing)})
+    found = judge_student(RoundWork(workspace, state))
+    assert ("distilled" in found) is looks
+    assert found["promoted"] is (promoted and answer != "refuse")
+    assert bool(found.get("notes")) is (looks and answer == "warn")

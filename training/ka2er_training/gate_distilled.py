@@ -1,0 +1,115 @@
+"""Whether a new student still works where no expert can run.
+
+The gate judges the mode in which a round's student is meant to work.  Who has no nnU-Net installed
+runs the same student in distilled mode, which a round can spoil without anyone seeing it.  The look
+is cheap, as no expert runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ka2er_training.evaluate_workspace import part_of
+from ka2er_training.gate import judge
+from ka2er_training.scoring import rows_of, student_system
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ka2er_training.evaluate import Row
+    from ka2er_training.verdicts import Verdict
+    from ka2er_training.workspace import Workspace
+    from napari_ka2er.model.config import Mode
+
+logger = logging.getLogger(__name__)
+
+MODE: Mode = "distilled"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What came of looking at a new student without experts.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        About harm alone: the corrections' own gain is the gate's affair.
+    rows : list of Row
+        Of the new student on the hold-out.
+    identity : str
+        Of the new student in this mode, as its evaluations are kept.
+    """
+
+    verdict: Verdict
+    rows: list[Row]
+    identity: str
+
+    @property
+    def reason(self) -> str:
+        """One line: what was lost, or that nothing was."""
+        return f"without experts (distilled mode): {self.verdict.reason}"
+
+
+def look_without_experts(
+    workspace: Workspace,
+    old: Path,
+    new: Path,
+    *,
+    device: str = "cpu",
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Look:
+    """Evaluate two students in distilled mode on the hold-out of every task, and judge harm.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Its evaluations are kept case by case, so that a broken look goes on.
+    old, new : Path
+        Folders of the students.
+    device, progress, cancelled
+        As in `try_student`.
+
+    Raises
+    ------
+    CancelledError
+        If `cancelled` says so.
+    """
+    systems = [student_system(folder, MODE, device) for folder in (old, new)]
+    tasks = [name for name in systems[0].tasks if name in workspace.tasks]
+    found: list[list[Row]] = [[], []]
+    places = [(i, task) for i in range(2) for task in tasks]
+    for n, (i, task) in enumerate(places):
+        part = part_of(progress, n / len(places), 1 / len(places))
+        found[i] += rows_of(workspace, systems[i], task, progress=part, cancelled=cancelled)
+    verdict = judge(found[0], found[1], (), workspace.settings.gate, tasks=tasks)
+    return Look(verdict, found[1], systems[1].identity)
+
+
+def with_look(result: dict[str, Any], look: Look, answer: str, candidate: Path) -> dict[str, Any]:
+    """Return a promoting gate's result after the look: a note, or (if asked for) a refusal.
+
+    Parameters
+    ----------
+    result : dict
+        Of `retrain_stages.judge_student`.
+    look : Look
+        What was seen.
+    answer : str
+        ``"warn"`` or ``"refuse"``.
+    candidate : Path
+        The round's student itself, which a refused round keeps, not an interpolation.
+    """
+    result = {**result, "distilled": look.verdict.to_json()}
+    if look.verdict.promoted:
+        return result
+    logger.warning("%s", look.reason)
+    if answer != "refuse":
+        return {**result, "notes": [look.reason]}
+    *others, passed = result["verdicts"]
+    said = {"promoted": False, "reason": look.reason}
+    verdicts = [*others, {**passed, **said}]
+    return {**result, **said, "verdicts": verdicts, "folder": str(candidate)}
