@@ -23,7 +23,7 @@ AXES = [
         (5, 1),
         (160, 32),
     ]
-    for length in {patch, patch + stride, 2 * patch, 3 * patch + stride, 7 * patch}
+    for length in {patch, patch + 1, patch + stride, 2 * patch + 3, 3 * patch + stride, 7 * patch}
 ]
 
 
@@ -31,11 +31,22 @@ AXES = [
 def test_cores_cover_an_axis_once_and_lie_inside_their_windows(length, patch, stride):
     windows = axis_windows(length, patch, stride)
     assert [w.core_low for w in windows] == [0, *(w.core_high for w in windows[:-1])]
-    assert windows[-1].core_high == length
+    assert length <= windows[-1].core_high < length + stride
     for window in windows:
-        assert window.start <= window.core_low < window.core_high <= window.start + patch
-        assert 0 <= window.start <= length - patch
-        assert not any(n % stride for n in (window.start, window.core_low, window.core_high))
+        assert window.start <= window.core_low < window.core_high
+        assert min(window.core_high, length) <= window.start + patch
+        assert not any(n % stride for n in (window.core_low, window.core_high))
+
+
+@pytest.mark.parametrize(("length", "patch", "stride"), AXES)
+def test_no_window_reaches_out_of_the_image_and_only_the_last_lies_between_tokens(
+    length, patch, stride
+):
+    starts = [window.start for window in axis_windows(length, patch, stride)]
+    assert starts[0] == 0 or len(starts) == 1
+    assert starts[-1] == length - patch
+    assert not any(start % stride for start in starts[:-1])
+    assert starts == sorted(set(starts))
 
 
 @pytest.mark.parametrize(("length", "patch", "stride"), AXES)
@@ -44,6 +55,12 @@ def test_cores_keep_a_halo_of_an_eighth_where_the_patch_has_tokens_for_it(length
     for left, right in pairwise(axis_windows(length, patch, stride)):
         assert left.start + patch - left.core_high >= halo
         assert right.core_low - right.start >= halo
+
+
+def test_two_windows_that_share_much_meet_in_the_middle():
+    first, second = axis_windows(72, 64, 16)
+    assert (first.start, second.start) == (0, 8)
+    assert first.core_high == second.core_low == 32  # the middle is 36
 
 
 def test_an_axis_is_not_cut_into_more_windows_than_halos_demand():
@@ -66,20 +83,22 @@ def test_windows_that_hold_a_token_are_found():
         assert grid.touching(np.array(low), np.array(high), stride) == wanted
 
 
-def test_padding_is_that_of_nnunet_up_to_the_patch_and_whole_tokens_beyond():
+def test_images_are_padded_as_nnunet_does_and_lattices_up_to_whole_tokens():
     from acvl_utils.cropping_and_padding.padding import pad_nd_image
 
     patch, stride = (16, 12, 8), (4, 4, 4)
     data = np.random.default_rng(0).normal(size=(1, 5, 12, 7)).astype(np.float32)
     before, after = padding(data.shape[1:], patch, stride)
-    grid = WorkingGrid(Geometry((5, 12, 7), np.eye(4)), (0, 1, 2), (), (5, 12, 7), before, after)
-    np.testing.assert_array_equal(pad(data, grid, patch), pad_nd_image(data, patch))
+    place = Geometry((5, 12, 7), np.eye(4)), (0, 1, 2), ()
+    grid = WorkingGrid(*place, (5, 12, 7), before, after, patch)
+    np.testing.assert_array_equal(pad(data, grid), pad_nd_image(data, patch))
     before, after = padding((18, 5, 8), patch, stride)
     assert (before, after) == ((0, 3, 0), (2, 4, 0))
-    grid = WorkingGrid(Geometry((18, 5, 8), np.eye(4)), (0, 1, 2), (), (18, 5, 8), before, after)
-    padded = pad(np.ones((1, 18, 5, 8), np.float32), grid, patch)
-    assert padded.shape == (1, *grid.padded_shape) == (1, 20, 12, 8)
-    assert padded[0, -1, 5, 0] == 1  # the border is repeated
+    place = Geometry((18, 5, 8), np.eye(4)), (0, 1, 2), ()
+    grid = WorkingGrid(*place, (18, 5, 8), before, after, patch)
+    padded = pad(np.ones((1, 18, 5, 8), np.float32), grid)
+    assert grid.padded_shape == (20, 12, 8)
+    assert padded.shape == (1, *grid.seen_shape) == (1, 18, 12, 8)
     assert padded[0, 0, 0, 0] == 0  # a small image lies in zeros
 
 
@@ -130,5 +149,5 @@ def look_at(plan, volume, patch):
     shape = plan.working_shape(old, mm, plan.configuration.spacing)
     assert data.shape[1:] == shape
     before, after = padding(shape, patch, (4, 4, 4))
-    grid = WorkingGrid(volume.geometry, order, crop, shape, before, after)
-    return grid, pad(data, grid, patch)
+    grid = WorkingGrid(volume.geometry, order, crop, shape, before, after, patch)
+    return grid, pad(data, grid)

@@ -16,6 +16,7 @@ from napari_ka2er.core.io import read_labels, read_volume
 from napari_ka2er.core.resampling import grid_of, resample, resample_one_hot, student_image
 from napari_ka2er.model.alignment import WindowFeatures, align, align_window
 from napari_ka2er.model.config import STRIDES
+from napari_ka2er.model.expert_store import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,7 +209,7 @@ def _soft(expert: Expert, volume: Volume, entry: TaskEntry, grid: Geometry) -> N
 
 def _view(expert: Expert, volume: Volume, entry: TaskEntry, cache: Path) -> tuple[StoredMap, ...]:
     """Return an expert's filled feature maps; their places are kept beside the arrays."""
-    seen_at = f"{expert.digest}{expert.token_centres}{entry.spacing_mm}"
+    seen_at = f"{FORMAT_VERSION}{expert.digest}{expert.token_centres}{entry.spacing_mm}"
     index = (
         cache / f"{volume.digest()[:24]}-{hashlib.sha256(seen_at.encode()).hexdigest()[:24]}.json"
     )

@@ -9,8 +9,6 @@ import numpy as np
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from napari_ka2er.core.volume import Volume
@@ -51,14 +49,10 @@ def nonzero_box(data: NDArray[Any]) -> tuple[tuple[int, int], ...]:
     return tuple(ends)
 
 
-def pad(data: NDArray[np.float32], grid: WorkingGrid, patch: Sequence[int]) -> NDArray[np.float32]:
-    """Pad a preprocessed image (C, z, y, x) with zeros up to the patch, as nnU-Net does.
-
-    What is missing to whole tokens along longer axes, which nnU-Net never adds, repeats the border,
-    so that no edge appears in the image.
-    """
-    ends = list(zip(grid.before, grid.after, strict=True))
-    is_short = [n < p for n, p in zip(grid.shape, patch, strict=True)]
-    zeros = [e if short else (0, 0) for e, short in zip(ends, is_short, strict=True)]
-    repeated = [(0, 0) if short else e for e, short in zip(ends, is_short, strict=True)]
-    return np.pad(np.pad(data, [(0, 0), *repeated], mode="edge"), [(0, 0), *zeros])
+def pad(data: NDArray[np.float32], grid: WorkingGrid) -> NDArray[np.float32]:
+    """Pad a preprocessed image (C, z, y, x) with zeros up to the patch, as nnU-Net does."""
+    missing = [
+        (before, seen - n - before)
+        for before, n, seen in zip(grid.before, grid.shape, grid.seen_shape, strict=True)
+    ]
+    return np.pad(data, [(0, 0), *missing])

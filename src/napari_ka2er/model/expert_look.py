@@ -43,7 +43,7 @@ def look(
     kept = sorted(set(range(len(expert.strides)) if stages is None else stages))
     spacing = working_spacing(expert.spacing_mm, volume.geometry, grid_spacing_mm)
     grid = working_grid(expert, volume, spacing)
-    windows = WindowGrid(grid.padded_shape, expert.patch_size, expert.strides[-1])
+    windows = WindowGrid(grid.seen_shape, expert.patch_size, expert.strides[-1])
     shapes = {
         s: (
             expert.stage_channels[s],
@@ -101,19 +101,20 @@ def working_grid(expert: Expert, volume: Volume, spacing: Triple) -> WorkingGrid
         wanted = f"a volume of at least one voxel at {spacing} mm"
         raise UserError(wanted, f"{volume.name} of {volume.geometry.extent_mm} mm")
     before, after = padding(shape, expert.patch_size, expert.strides[-1])
-    return WorkingGrid(volume.geometry, plan.transpose, crop, shape, before, after)
+    patch = tuple(expert.patch_size)
+    return WorkingGrid(volume.geometry, plan.transpose, crop, shape, before, after, patch)
 
 
 def _prepare(
     expert: Expert, volume: Volume, spacing: Triple, grid: WorkingGrid
 ) -> NDArray[np.float32]:
-    """Preprocess the whole volume and pad it."""
+    """Preprocess the whole volume and pad it up to the patch."""
     data = expert.plan.working_image(volume, expert.plan.at_spacing(spacing))
     if data.shape[1:] != grid.shape:
         name = expert.plan.configuration.preprocessor_name
         wanted = f"a preprocessor that crops and resamples as nnU-Net's default, to {grid.shape}"
         raise UserError(wanted, f"{name}, which makes {data.shape[1:]}")
-    return pad(data, grid, expert.patch_size)
+    return pad(data, grid)
 
 
 def _features(

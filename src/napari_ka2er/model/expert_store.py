@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the last window along an axis reaches into no padding
 
 
 class FeatureStore:
@@ -80,7 +80,8 @@ class FeatureStore:
         UserError
             If the folder cannot be written or has too little room.
         """
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        named = {"format": FORMAT_VERSION, **identity}
+        key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
         folder = cache_dir / key[:32]
         try:
             if not _belongs(folder, identity):

@@ -42,7 +42,7 @@ class Work:
     Parameters
     ----------
     prepare : callable
-        Returns the preprocessed and padded image (C, z, y, x).
+        Returns the preprocessed image (C, z, y, x), padded up to the patch.
     look : callable
         Takes a window (C, z, y, x) and the finest stage wanted; returns that stage's features
         (C, z, y, x) and those of the coarser ones, up to the bottleneck.
@@ -183,8 +183,43 @@ class ExpertView:
         for stage in kept:
             stride = self.stages[stage].stride
             core = self.windows.core(index, stride)
-            starts = [window.start // s for window, s in zip(place, stride, strict=True)]
-            inner = tuple(slice(c.start - a, c.stop - a) for c, a in zip(core, starts, strict=True))
-            values = features[stage - kept[0]][(slice(None), *inner)]
+            values = at_tokens(features[stage - kept[0]], [w.start for w in place], core, stride)
             parts[stage] = core, np.clip(values, -_FP16_MAX, _FP16_MAX)
         self._store.write(index, parts)
+
+
+def at_tokens(
+    values: NDArray[np.float32],
+    start: Sequence[int],
+    core: Sequence[slice],
+    stride: Sequence[int],
+) -> NDArray[np.float32]:
+    """Return a window's features at the volume's tokens.
+
+    Parameters
+    ----------
+    values : ndarray, shape (C, z, y, x)
+        The window's; its token 0 lies at voxel `start`.
+    start : sequence of int
+        The window's first voxel.
+    core : sequence of slice
+        The volume's tokens; token i lies at voxel ``i · stride``.
+    stride : sequence of int
+        Voxels per token.
+
+    Returns
+    -------
+    ndarray, shape (C, *core)
+        As they are where tokens coincide; else linear between the two neighbours, and the last one
+        beyond.
+    """
+    for axis, (first, where, step) in enumerate(zip(start, core, stride, strict=True), start=1):
+        place = np.arange(where.start, where.stop) - first / step
+        low = np.floor(place).astype(int)
+        share = (place - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(4)])
+        last = values.shape[axis] - 1
+        near = values.take(np.clip(low, 0, last), axis=axis)
+        if share.any():
+            near = near + share * (values.take(np.clip(low + 1, 0, last), axis=axis) - near)
+        values = near
+    return values

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkingGrid:
-    """The lattice on which an expert sees a volume: cropped, transposed, resampled and padded.
+    """The lattice on which an expert sees a volume: cropped, transposed and resampled.
+
+    It is padded up to whole tokens, so that every stage has one lattice of tokens for the volume;
+    windows look at no more of that than `seen_shape`.
 
     Parameters
     ----------
@@ -32,6 +35,8 @@ class WorkingGrid:
         Size after resampling, along the expert's axes.
     before, after : tuple of int
         Voxels of padding, along the expert's axes.
+    patch : tuple of int
+        The expert's window.
     """
 
     geometry: Geometry
@@ -40,6 +45,12 @@ class WorkingGrid:
     shape: tuple[int, ...]
     before: tuple[int, ...]
     after: tuple[int, ...]
+    patch: tuple[int, ...]
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """Size of what windows look at: the image, padded up to the patch where it is smaller."""
+        return tuple(max(n, p) for n, p in zip(self.shape, self.patch, strict=True))
 
     @property
     def padded_shape(self) -> tuple[int, ...]:
@@ -92,7 +103,7 @@ class WorkingGrid:
 def padding(
     shape: Sequence[int], patch: Sequence[int], stride: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the voxels to add before and after, so that windows of whole tokens cover the grid.
+    """Return the voxels to add before and after for a lattice of whole tokens.
 
     Axes shorter than the patch are padded evenly up to it as nnU-Net does; the others at their end
     up to a multiple of the stride.
@@ -116,34 +127,43 @@ class AxisWindow:
 def axis_windows(length: int, patch: int, stride: int) -> tuple[AxisWindow, ...]:
     """Cover an axis with windows whose cores touch and do not overlap.
 
+    The last window ends where the image ends, as nnU-Net's does, and so its tokens lie between
+    those of the others.  A window that reached whole tokens into padding cost an expert of
+    vertebrae .025 Dice: instance normalisation makes every feature depend on it.
+
     Parameters
     ----------
     length : int
-        Padded size, a multiple of `stride`, at least `patch`.
+        Voxels of the image, at least `patch`.
     patch : int
         Size of a window, a multiple of `stride`.
     stride : int
-        Total stride of the network; all positions are multiples of it.
+        Total stride of the network; all positions but the last start are multiples of it.
 
     Returns
     -------
     tuple of AxisWindow
         With a halo of about an eighth of the patch, less where the patch has only few tokens, and
-        none at the ends of the axis.
+        none at the ends of the axis.  Cores cover whole tokens, up to `length` rounded up.
     """
     tokens = patch // stride
     halo = stride * min(-(-patch // (8 * stride)), (tokens - 1) // 2)
-    step = patch - 2 * halo
-    starts = [*range(0, length - patch, step), length - patch]
-    borders = [0, *(start + halo for start in starts[1:]), length]
-    ends = pairwise(borders)
+    starts = [*range(0, length - patch, patch - 2 * halo), length - patch]
+    borders = [_border(a + patch - halo, b + halo, stride) for a, b in pairwise(starts)]
+    ends = pairwise([0, *borders, -(-length // stride) * stride])
     return tuple(
         AxisWindow(start, low, high) for start, (low, high) in zip(starts, ends, strict=True)
     )
 
 
+def _border(high: int, low: int, stride: int) -> int:
+    """Return the multiple of `stride` nearest to the middle of low … high; `high` is one."""
+    middle = round((low + high) / (2 * stride)) * stride
+    return min(max(middle, -(-low // stride) * stride), high)
+
+
 class WindowGrid:
-    """All windows of an expert on a working grid, numbered along (z, y, x)."""
+    """All windows of an expert on what it sees of a volume, numbered along (z, y, x)."""
 
     def __init__(self, shape: Sequence[int], patch: Sequence[int], stride: Sequence[int]) -> None:
         self.axes = tuple(
