@@ -65,14 +65,36 @@ def test_cloth_hangs_in_the_air_and_leaves_the_body_alone():
 def test_a_variant_s_labels_lie_on_its_dark_lungs():
     volume, lungs = person()
     for seed in range(5):
-        values, labels = chest.vary(volume, lungs, np.random.default_rng(seed))
-        assert values.shape == labels.shape == SHAPE
+        values, labels, geometry = chest.vary(volume, lungs, np.random.default_rng(seed))
+        assert values.shape == labels.shape == geometry.shape
         assert values.min() >= -1024
         assert 0.5 < (labels > 0).sum() / (lungs > 0).sum() < 2
         inside = values[labels > 0]
         assert -1000 < np.median(inside) < -600, seed
-        moved = (labels > 0) != (lungs > 0)
-        assert moved.any()
+
+
+def test_air_is_added_only_where_the_image_ends_in_air():
+    volume, lungs = person()
+    body = chest.body_of(volume.channels[0], lungs > 0)
+    found = np.array(
+        [chest.margins(body, volume.geometry, np.random.default_rng(seed)) for seed in range(40)]
+    )
+    assert (found[:, 0] == 0).all()  # the body goes on above and below
+    assert (found[:, 1:] * np.array(SPACING)[None, 1:, None]).max() <= 120
+    assert (found[:, 1:] > 0).any(axis=0).all()
+    assert 0.3 < (found[:, 1:] == 0).mean() < 0.7
+
+
+def test_added_air_moves_nothing_in_the_world():
+    volume, _ = person()
+    data, ends = volume.channels[0], [(0, 0), (3, 1), (0, 5)]
+    wider, geometry = chest.with_air(data, volume.geometry, ends, np.random.default_rng(0))
+    assert wider.shape == geometry.shape == (24, 48, 57)
+    assert np.array_equal(wider[:, 3:-1, :-5], data)
+    assert np.allclose(geometry.to_world((7, 8 + 3, 9)), volume.geometry.to_world((7, 8, 9)))
+    added = np.concatenate([wider[:, :3].ravel(), wider[:, :, -5:].ravel()])
+    assert abs(added.mean() + 1000) < 2
+    assert 8 < added.std() < 16
 
 
 @pytest.fixture
@@ -98,7 +120,9 @@ def test_a_task_has_each_volume_as_it_is_and_variants_of_it(source, tmp_path):
         assert np.array_equal(first.channels[0], plain.channels[0])
         assert np.allclose(first.affine, plain.affine)
         labels, geometry = read_labels(out / "labelsTr" / f"{name}_v1.nii.gz")
-        assert np.allclose(geometry.affine, plain.affine)
+        image = read_volume(out / "imagesTr" / f"{name}_v1_0000.nii.gz")
+        assert np.allclose(geometry.affine, image.affine)
+        assert labels.shape == image.shape
         assert set(np.unique(labels)) == {0, 1}
     told = json.loads((out / "dataset.json").read_text())
     assert (told["numTraining"], told["licence"]) == (6, "CC0")
@@ -113,7 +137,7 @@ def test_the_same_seed_makes_the_same_task(source, tmp_path):
         np.asarray(nibabel.load(out / "imagesTr" / "bob_v1_0000.nii.gz").dataobj) for out in outs
     )
     assert np.array_equal(one, two)
-    assert not np.array_equal(one, three)
+    assert one.shape != three.shape or not np.array_equal(one, three)
 
 
 def test_variants_of_a_person_have_one_patient():

@@ -1,7 +1,7 @@
-"""Variants of the few chest CTs: other people, other breaths, blankets and gowns before the chest.
+"""Variants of the few chest CTs: other people, other breaths, blankets and gowns, a wider view.
 
-Four volumes teach what a lung looks like, not what it is not: air between a blanket and the skin
-is dark, enclosed and beside the ribs, too.  No training volume shows that, so variants do.
+Four volumes teach what a lung looks like, not what it is not.  Their images end close to the body;
+on others an expert took blankets' insides and the empty air before the chest for lung.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ PATIENT = r"(.+)_v\d+$"
 _ENDING = ".nii.gz"
 _BODY_HU = -400
 _FOLD_MM = 35.0
+_MARGIN_MM = 120.0
+_AIR_HU, _AIR_NOISE = -1000.0, 12.0
+# A border with less of the body than this is one of air, beyond which more air may be.
+_TOUCHED = 0.03
 
 
 def make_chest_task(source: Path, out: Path, *, n_variants: int = 3, seed: int = 0) -> Path:
@@ -79,8 +83,10 @@ def make_chest_task(source: Path, out: Path, *, n_variants: int = 3, seed: int =
     return out
 
 
-def vary(volume: Volume, labels: NDArray[Any], rng: Generator) -> tuple[Array, NDArray[np.uint8]]:
-    """Return another patient on the same lattice: warped, breathing otherwise, covered.
+def vary(
+    volume: Volume, labels: NDArray[Any], rng: Generator
+) -> tuple[Array, NDArray[np.uint8], Geometry]:
+    """Return another patient: warped, breathing otherwise, covered, with more air around.
 
     Parameters
     ----------
@@ -97,8 +103,10 @@ def vary(volume: Volume, labels: NDArray[Any], rng: Generator) -> tuple[Array, N
         Hounsfield units, -1024 or more.
     labels : ndarray of uint8, shape (Z, Y, X)
         The warped lungs.
+    geometry : Geometry
+        The lattice, as fine as the volume's and larger.
     """
-    geometry = volume.geometry
+    geometry: Geometry = volume.geometry
     index = warps.template_index(geometry, geometry, rng)
     values = volume.channels[0].astype(np.float32)
     values = ndimage.map_coordinates(values, index, order=1, mode="nearest")
@@ -110,9 +118,38 @@ def vary(volume: Volume, labels: NDArray[Any], rng: Generator) -> tuple[Array, N
     # around the held-out chest for lung.
     values = values + np.float32(rng.uniform(0, 100)) * lungs
     values = values + np.float32(rng.uniform(-10, 16)) * ~body
+    ends = margins(body, geometry, rng)
+    values, geometry = with_air(values, geometry, ends, rng)
+    body, warped = np.pad(body, ends), np.pad(warped, ends)
     for _ in range(rng.integers(1, 4)):
         values = with_cloth(values, body, geometry, rng)
-    return np.maximum(values, -1024).astype(np.float32), warped
+    return np.maximum(values, -1024).astype(np.float32), warped, geometry
+
+
+def margins(body: Mask, geometry: Geometry, rng: Generator) -> list[tuple[int, int]]:
+    """Return how many voxels of air to add before and after each axis; none where the body ends.
+
+    Up to 120 mm, and none in half of the cases.
+    """
+    ends = []
+    for axis, edge in enumerate(geometry.spacing):
+        faces = (body.take(at, axis=axis).mean() for at in (0, -1))
+        wide = [rng.uniform(-_MARGIN_MM, _MARGIN_MM) * (face < _TOUCHED) for face in faces]
+        ends.append((int(max(wide[0], 0) / edge), int(max(wide[1], 0) / edge)))
+    return ends
+
+
+def with_air(
+    values: Array, geometry: Geometry, ends: list[tuple[int, int]], rng: Generator
+) -> tuple[Array, Geometry]:
+    """Return the volume with noisy air around it, and its lattice, which begins earlier."""
+    inner = np.pad(np.ones(values.shape, bool), ends)
+    noise = rng.standard_normal(inner.shape, dtype=np.float32) * np.float32(_AIR_NOISE)
+    wider = np.where(inner, np.pad(values, ends), np.float32(_AIR_HU) + noise)
+    affine = geometry.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ np.array([before for before, _ in ends])
+    z, y, x = wider.shape
+    return wider.astype(np.float32), Geometry((z, y, x), affine)
 
 
 def body_of(values: Array, lungs: Mask) -> Mask:
@@ -163,8 +200,8 @@ def _write_variants(
     name = label.name.removesuffix(_ENDING)
     _write(root, f"{name}_v0", volume.channels[0], labels, geometry)
     for number in range(1, n_variants + 1):
-        values, warped = vary(volume, labels, np.random.default_rng([*seeds, number]))
-        _write(root, f"{name}_v{number}", values, warped, geometry)
+        rng = np.random.default_rng([*seeds, number])
+        _write(root, f"{name}_v{number}", *vary(volume, labels, rng))
 
 
 def _write(
