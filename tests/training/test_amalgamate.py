@@ -14,7 +14,8 @@ from ka2er_training.amalgamate import Ingredients, amalgamate, prepare_cases, re
 from ka2er_training.cases import Source, draw, prepare_case
 from ka2er_training.click_work import train_clicks
 from ka2er_training.plan import preset, student_config, task_entry, window_for
-from ka2er_training.student_work import Teaching, draw_states
+from ka2er_training.student_work import draw_states
+from ka2er_training.teaching import Teaching
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.volume import Geometry
 from napari_ka2er.model.alignment import HALLUCINATED

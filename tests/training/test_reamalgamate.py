@@ -16,18 +16,15 @@ from ka2er_training.cases import draw, prepare_case
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
 from ka2er_training.plan import preset
-from ka2er_training.reamalgamate import (
-    round_ingredients,
-    warm_recipe,
-    warm_student,
-    weighted_sources,
-)
+from ka2er_training.reamalgamate import warm_recipe, warm_student
 from ka2er_training.registry import student_folder
 from ka2er_training.retrain_settings import RetrainSettings
+from ka2er_training.round_ingredients import round_ingredients, weighted_sources
 from ka2er_training.round_state import RoundOptions
 from ka2er_training.round_student import round_recipe
 from ka2er_training.settings import parse_settings
-from ka2er_training.student_work import ALONE, Teaching, _some_case, kept_habits, lasting
+from ka2er_training.student_work import _some_case
+from ka2er_training.teaching import ALONE, Teaching, kept_habits, lasting
 from ka2er_training.workspace import Workspace
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_volume

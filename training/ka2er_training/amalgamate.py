@@ -15,7 +15,8 @@ from ka2er_training.distributed import first_alone
 from ka2er_training.loop import train
 from ka2er_training.plan import StudentPreset, student_config, task_entry
 from ka2er_training.polish import polish
-from ka2er_training.student_work import Teaching, lasting, student_work
+from ka2er_training.student_work import student_work
+from ka2er_training.teaching import Teaching, lasting
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.io import read_volume
 from napari_ka2er.model.config import STRIDES, StudentConfig, TaskEntry

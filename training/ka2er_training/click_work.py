@@ -10,7 +10,7 @@ from torch import nn
 
 from ka2er_training.clicks import ClickBatch, click_step
 from ka2er_training.loop import Work, train
-from ka2er_training.student_work import Teaching, student_work
+from ka2er_training.student_work import student_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ka2er_training.amalgamate import Recipe
     from ka2er_training.cases import PreparedCase, Sample
+    from ka2er_training.teaching import Teaching
     from napari_ka2er.model.student import Student
 
 FROZEN = ("student.foundation", "student.coarse", "student.fine")

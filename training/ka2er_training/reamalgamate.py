@@ -25,21 +25,17 @@ from ka2er_training.click_work import train_clicks
 from ka2er_training.distributed import first_alone
 from ka2er_training.plan import preset
 from ka2er_training.polish import polish
-from ka2er_training.student_work import lasting
-from ka2er_training.students import sources_of
+from ka2er_training.teaching import lasting
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.model.experts import Expert
 from napari_ka2er.model.student import Student
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from ka2er_training.cases import Source
     from ka2er_training.loop import Schedule
     from ka2er_training.retrain_settings import RetrainSettings
-    from ka2er_training.workspace import Workspace
-    from napari_ka2er.model.config import StudentConfig
+    from napari_ka2er.model.experts import Expert
 
     Progress = Callable[[float, str], None]
 
@@ -96,60 +92,6 @@ def _shorter(schedule: Schedule, settings: RetrainSettings, steps: int | None) -
         learning_rate=schedule.learning_rate * settings.student_rate,
         warm_up=min(schedule.warm_up, max(1, wanted // 8)),
     )
-
-
-def round_ingredients(
-    workspace: Workspace,
-    config: StudentConfig,
-    experts: Mapping[str, Path],
-    number: int,
-    device: str = "cpu",
-) -> Ingredients:
-    """Return volumes and experts for the tasks of a student, corrected cases drawn more often.
-
-    Parameters
-    ----------
-    workspace : Workspace
-        After the round's packages were ingested.
-    config : StudentConfig
-        Of the student to go on from; it decides tasks and the experts' order.
-    experts : mapping of str to Path
-        Folders of the experts to take.
-    number : int
-        The round.
-    device : str
-        Where experts run.
-
-    Raises
-    ------
-    UserError
-        If an expert of the student is missing.
-    """
-    names = [entry.task.name for entry in config.tasks]
-    if missing := [entry.name for entry in config.experts if entry.name not in experts]:
-        raise UserError("every expert of the current student", f"no {', '.join(missing)}")
-    sources = [s for name in names for s in weighted_sources(workspace, name, number)]
-    return Ingredients(
-        {entry.task.name: (entry.task, entry.spacing_mm) for entry in config.tasks},
-        sources,
-        [Expert.load(experts[entry.name], device) for entry in config.experts],
-    )
-
-
-def weighted_sources(workspace: Workspace, task: str, number: int) -> list[Source]:
-    """Return a task's training volumes; a round's corrections together have their set share."""
-    settings = workspace.settings.retrain
-    sources = sources_of(workspace, task)
-    new = {case["id"] for case in workspace.manifest(task) if case.get("round") == number}
-    n_new = sum(source.name in new for source in sources)
-    if not settings.replay:
-        return [source for source in sources if source.name in new]
-    if not n_new or n_new == len(sources):
-        return sources
-    share = settings.oversampling
-    weights = {True: share / n_new, False: (1 - share) / (len(sources) - n_new)}
-    weighted = [dataclasses.replace(s, weight=weights[s.name in new]) for s in sources]
-    return [source for source in weighted if source.weight > 0]
 
 
 def warm_student(parent: Student, experts: Sequence[Expert]) -> Student:

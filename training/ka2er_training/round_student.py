@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.distributed import rank
-from ka2er_training.reamalgamate import (
-    amalgamate_anew,
-    reamalgamate,
-    round_ingredients,
-    warm_recipe,
-)
+from ka2er_training.reamalgamate import amalgamate_anew, reamalgamate, warm_recipe
+from ka2er_training.round_ingredients import round_ingredients
 from ka2er_training.round_state import RoundOptions, options_of, round_folder
-from ka2er_training.student_work import kept_habits
 from ka2er_training.students import AmalgamationPlan, data_of, recipe_of
+from ka2er_training.teaching import kept_habits
 from ka2er_training.workspace import Workspace, read_json, write_json
 
 if TYPE_CHECKING:
@@ -97,7 +93,7 @@ def round_recipe(
 ) -> Recipe:
     """Return the recipe of a round's student, short or (from scratch) full.
 
-    `habits` are those of the student to go on from, see `student_work.kept_habits`; they change
+    `habits` are those of the student to go on from, see `teaching.kept_habits`; they change
     neither its length nor its sizes.
     """
     seed = number if options.seed is None else options.seed

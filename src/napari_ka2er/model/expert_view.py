@@ -215,11 +215,17 @@ def at_tokens(
     """
     for axis, (first, where, step) in enumerate(zip(start, core, stride, strict=True), start=1):
         place = np.arange(where.start, where.stop) - first / step
-        low = np.floor(place).astype(int)
-        share = (place - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(4)])
-        last = values.shape[axis] - 1
-        near = values.take(np.clip(low, 0, last), axis=axis)
-        if share.any():
-            near = near + share * (values.take(np.clip(low + 1, 0, last), axis=axis) - near)
-        values = near
+        values = _at(values, np.minimum(place, values.shape[axis] - 1), axis)
     return values
+
+
+def _at(values: NDArray[np.float32], place: NDArray[np.float64], axis: int) -> NDArray[np.float32]:
+    """Return features at ascending places along an axis, none of them beyond its ends."""
+    low = np.floor(place).astype(int)
+    share = (place - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(4)])
+    if not share.any() and low[-1] - low[0] == len(low) - 1:  # most windows: nothing is copied
+        return values[(*[slice(None)] * axis, slice(low[0], low[-1] + 1))]
+    near = values.take(low, axis=axis)
+    following = values.take(np.minimum(low + 1, values.shape[axis] - 1), axis=axis)
+    between: NDArray[np.float32] = near + share * (following - near)
+    return between

@@ -13,7 +13,7 @@ from ka2er_training.plan import preset
 from ka2er_training.presets import PRESETS, check_choice
 from ka2er_training.progress import progress_bar
 from ka2er_training.sources import read_source
-from ka2er_training.student_work import ALONE, Teaching
+from ka2er_training.teaching import ALONE, Teaching
 from napari_ka2er.model.device import resolve_device
 
 if TYPE_CHECKING:

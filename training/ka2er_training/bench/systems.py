@@ -23,7 +23,7 @@ class Variant:
     soft : bool
         Whether the trained experts' probabilities are targets too.
     teaching : tuple of (str, float)
-        Fields of `ka2er_training.student_work.Teaching` that differ from its defaults.
+        Fields of `ka2er_training.teaching.Teaching` that differ from its defaults.
     rate : float
         Factor on the preset's learning rate.
     """
