@@ -11,14 +11,17 @@ from tests.model.folders import TASKS, make_expert
 from torch import distributed, multiprocessing
 
 from ka2er_training.amalgamate import Ingredients, amalgamate, prepare_cases, recipe_for
+from ka2er_training.bench.systems import VARIANTS
 from ka2er_training.cases import Source, draw, prepare_case
 from ka2er_training.click_work import train_clicks
 from ka2er_training.plan import preset, student_config, task_entry, window_for
-from ka2er_training.student_work import draw_states
+from ka2er_training.polish import polish
+from ka2er_training.student_work import draw_states, student_work
 from ka2er_training.teaching import Teaching
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.volume import Geometry
 from napari_ka2er.model.alignment import HALLUCINATED
+from napari_ka2er.model.student import Student
 
 SPACING = (2.0, 2.0, 2.0)
 
@@ -115,6 +118,26 @@ def test_so_many_windows_have_no_experts(more, step, share):
     some = (1 - share) * (0.35 / 0.75 if step >= teaching.mixed_from * 10 else 0)
     found = np.mean([(state == HALLUCINATED).all().item() for state in states])
     assert found == pytest.approx(share + some / 4, abs=0.03)
+
+
+def test_the_control_s_layers_see_no_expert(ingredients, config, tmp_path):
+    teaching = Teaching(steps=10, **dict(VARIANTS["layers"].teaching))
+    work = student_work(config, prepare_cases(ingredients, config, tmp_path)[:1], teaching)
+    sample = work.draw(3, np.random.default_rng(0))
+    torch.manual_seed(0)
+    student = Student(config)
+    for parameter in student.parameters():  # awake, or nothing of the layers would show
+        torch.nn.init.normal_(parameter, std=0.02)
+    found = []
+    for factor in (1.0, -7.0):
+        for maps in sample.features.levels.values():
+            for values in maps:
+                values.mul_(factor)
+        torch.manual_seed(1)
+        found.append(work.loss(student, sample, 3)["loss"].item())
+    assert found[0] == found[1]
+    recipe = dataclasses.replace(small_recipe(), teaching=teaching)
+    assert polish(student, [], recipe, tmp_path / "polish") is student
 
 
 def test_features_on_disk_are_not_made_again(ingredients, config, tmp_path, monkeypatch):

@@ -80,7 +80,8 @@ def polish(
     cases : sequence of PreparedCase
         Training volumes of tasks that have an expert.
     recipe : Recipe
-        `recipe.sizes.polish` is the schedule.
+        `recipe.sizes.polish` is the schedule; a student that was taught without any expert
+        (`alone` is 1) stays as it is.
     out : Path
         Folder of the checkpoint and the log.
     **run
@@ -88,7 +89,8 @@ def polish(
     """
     names = {expert.name for expert in student.config.experts}
     own = [case for case in cases if case.task in names]
-    if student.config.amalgamation not in ("attention", "bottleneck") or not own:
+    never = recipe.teaching.alone >= 1  # no expert was ever shown
+    if never or student.config.amalgamation not in ("attention", "bottleneck") or not own:
         return student
     teaching = dataclasses.replace(recipe.teaching, mixed_from=1.1, expert_dropout=0.0)
     draw = student_work(student.config, own, teaching).draw

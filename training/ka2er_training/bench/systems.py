@@ -58,6 +58,13 @@ VARIANTS = {
     "ka2er alone": Variant(teaching=(("alone", 0.5), ("mixed_from", 0.0))),
     # No soft targets: an untrained expert's would be noise, and the control easily passed.
     "untrained": Variant("attention", "untrained", False, (("distillation", 0.0),)),
+    # The control's network without a single feature of any expert: what its layers alone gain.
+    "layers": Variant(
+        "attention",
+        "untrained",
+        False,
+        (("distillation", 0.0), ("alignment", 0.0), ("alone", 1.0), ("mixed_from", 0.0)),
+    ),
 }
 
 
@@ -93,6 +100,7 @@ BASELINES = (
     System("logit-only distillation", "logits", "distilled"),
     System("SwinUNETR, labels and logits", "labels+logits", "distilled"),
     CONTROL,
+    System("the control's layers, no experts at all", "layers", "distilled"),
     System("joint SwinUNETR, twice the rate", "joint fast", "distilled"),
 )
 SYSTEMS = (EXPERTS, HALF_EXPERTS, ENSEMBLE, JOINT, *BASELINES, *KA2ER)
