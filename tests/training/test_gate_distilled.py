@@ -11,7 +11,7 @@ from tests.training.test_gate import BASE, rows, shifted
 
 from ka2er_training import retrain_stages
 from ka2er_training.gate import judge
-from ka2er_training.gate_distilled import Look, look_without_experts, with_look
+from ka2er_training.gate_distilled import look_without_experts, with_look
 from ka2er_training.retrain_stages import RoundWork, judge_student
 from ka2er_training.round_state import RoundOptions, new_round
 from ka2er_training.settings import GateSettings
@@ -25,8 +25,7 @@ GOOD = judge(rows(hip=BASE), rows(hip=shifted(BASE, 0.1)), (), GateSettings())
 BAD = judge(rows(hip=BASE), rows(hip=shifted(BASE, -0.1)), (), GateSettings())
 
 
-def look(verdict):
-    return Look(verdict, rows(hip=BASE), "new-distilled")
+REASON = f"without experts (distilled mode): {BAD.reason}"
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +46,11 @@ def made(tmp_path_factory):
 def test_a_loss_without_experts_is_seen_on_every_task(made):
     workspace, everything, nothing = made
     seen = look_without_experts(workspace, everything, nothing)
-    assert not seen.verdict.promoted
-    assert [task.task for task in seen.verdict.tasks] == ["balls", "others"]
-    assert all(task.before > 0.01 and task.after == 0 for task in seen.verdict.tasks)
-    assert seen.reason.startswith("without experts (distilled mode): balls may lose more than")
-    assert look_without_experts(workspace, nothing, everything).verdict.promoted
+    assert not seen.promoted
+    assert [task.task for task in seen.tasks] == ["balls", "others"]
+    assert all(task.before > 0.01 and task.after == 0 for task in seen.tasks)
+    assert seen.reason.startswith("balls may lose more than")
+    assert look_without_experts(workspace, nothing, everything).promoted
 
 
 def test_no_expert_runs(made, monkeypatch):
@@ -64,7 +63,7 @@ def test_no_expert_runs(made, monkeypatch):
     for folder in (workspace.folder / "reports").glob("evaluations/*"):
         for kept in folder.iterdir():
             kept.unlink()
-    assert look_without_experts(workspace, everything, everything).verdict.promoted
+    assert look_without_experts(workspace, everything, everything).promoted
 
 
 def test_it_can_be_cancelled(made):
@@ -83,7 +82,7 @@ RESULT = {
 
 def test_without_a_loss_only_the_verdict_is_added(caplog):
     with caplog.at_level(logging.WARNING):
-        found = with_look(RESULT, look(GOOD), "refuse", Path("/round/student"))
+        found = with_look(RESULT, GOOD, "refuse", Path("/round/student"))
     assert {**found, "distilled": None} == {**RESULT, "distilled": None}
     assert Verdict.from_json(json.loads(json.dumps(found["distilled"]))) == GOOD
     assert caplog.records == []
@@ -91,17 +90,17 @@ def test_without_a_loss_only_the_verdict_is_added(caplog):
 
 def test_a_loss_is_a_note_and_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        found = with_look(RESULT, look(BAD), "warn", Path("/round/student"))
+        found = with_look(RESULT, BAD, "warn", Path("/round/student"))
     assert found["promoted"]
     assert found["folder"] == RESULT["folder"]
-    assert found["notes"] == [look(BAD).reason]
+    assert found["notes"] == [REASON]
     assert [record.getMessage() for record in caplog.records] == found["notes"]
 
 
 def test_a_loss_refuses_if_the_workspace_says_so():
-    found = with_look(RESULT, look(BAD), "refuse", Path("/round/student"))
+    found = with_look(RESULT, BAD, "refuse", Path("/round/student"))
     assert not found["promoted"]
-    assert found["reason"] == look(BAD).reason
+    assert found["reason"] == REASON
     assert found["folder"] == "/round/student"  # the round's own student is kept, refused
     assert [verdict["promoted"] for verdict in found["verdicts"]] == [False, False]
     assert found["verdicts"][0]["reason"] == BAD.reason

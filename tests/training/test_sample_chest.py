@@ -102,7 +102,7 @@ def source(tmp_path):
     folder = tmp_path / "source"
     for name, lung_hu in (("ada", -820.0), ("bob", -900.0)):
         volume, lungs = person(lung_hu)
-        chest._write(folder, name, volume.channels[0], lungs, volume.geometry)
+        chest._write(folder, name, (volume.channels[0], lungs, volume.geometry))
     told = {"labels": {"background": 0, "lung": 1}, "numTraining": 2, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps({"licence": "CC0", **told}))
     (folder / "imagesTr" / "ada_0000.nii.gz").rename(folder / "imagesTr" / "a_0000.nii.gz")

@@ -8,7 +8,6 @@ is cheap, as no expert runs.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.evaluate_workspace import part_of
@@ -29,30 +28,6 @@ logger = logging.getLogger(__name__)
 MODE: Mode = "distilled"
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What came of looking at a new student without experts.
-
-    Parameters
-    ----------
-    verdict : Verdict
-        About harm alone: the corrections' own gain is the gate's affair.
-    rows : list of Row
-        Of the new student on the hold-out.
-    identity : str
-        Of the new student in this mode, as its evaluations are kept.
-    """
-
-    verdict: Verdict
-    rows: list[Row]
-    identity: str
-
-    @property
-    def reason(self) -> str:
-        """One line: what was lost, or that nothing was."""
-        return f"without experts (distilled mode): {self.verdict.reason}"
-
-
 def look_without_experts(
     workspace: Workspace,
     old: Path,
@@ -61,7 +36,7 @@ def look_without_experts(
     device: str = "cpu",
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> Look:
+) -> Verdict:
     """Evaluate two students in distilled mode on the hold-out of every task, and judge harm.
 
     Parameters
@@ -72,6 +47,11 @@ def look_without_experts(
         Folders of the students.
     device, progress, cancelled
         As in `try_student`.
+
+    Returns
+    -------
+    Verdict
+        About harm alone: the corrections' own gain is the gate's affair.
 
     Raises
     ------
@@ -85,31 +65,33 @@ def look_without_experts(
     for n, (i, task) in enumerate(places):
         part = part_of(progress, n / len(places), 1 / len(places))
         found[i] += rows_of(workspace, systems[i], task, progress=part, cancelled=cancelled)
-    verdict = judge(found[0], found[1], (), workspace.settings.gate, tasks=tasks)
-    return Look(verdict, found[1], systems[1].identity)
+    return judge(found[0], found[1], (), workspace.settings.gate, tasks=tasks)
 
 
-def with_look(result: dict[str, Any], look: Look, answer: str, candidate: Path) -> dict[str, Any]:
+def with_look(
+    result: dict[str, Any], verdict: Verdict, answer: str, candidate: Path
+) -> dict[str, Any]:
     """Return a promoting gate's result after the look: a note, or (if asked for) a refusal.
 
     Parameters
     ----------
     result : dict
         Of `retrain_stages.judge_student`.
-    look : Look
-        What was seen.
+    verdict : Verdict
+        Of `look_without_experts`.
     answer : str
         ``"warn"`` or ``"refuse"``.
     candidate : Path
         The round's student itself, which a refused round keeps, not an interpolation.
     """
-    result = {**result, "distilled": look.verdict.to_json()}
-    if look.verdict.promoted:
+    result = {**result, "distilled": verdict.to_json()}
+    if verdict.promoted:
         return result
-    logger.warning("%s", look.reason)
+    reason = f"without experts (distilled mode): {verdict.reason}"
+    logger.warning("%s", reason)
     if answer != "refuse":
-        return {**result, "notes": [look.reason]}
+        return {**result, "notes": [reason]}
     *others, passed = result["verdicts"]
-    said = {"promoted": False, "reason": look.reason}
+    said = {"promoted": False, "reason": reason}
     verdicts = [*others, {**passed, **said}]
     return {**result, **said, "verdicts": verdicts, "folder": str(candidate)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.evaluate import summarise
+from ka2er_training.evaluate_workspace import part_of
 from ka2er_training.expert_retraining import candidate_folder, retrain_expert
 from ka2er_training.gate_distilled import look_without_experts, with_look
 from ka2er_training.ingest import ingest
@@ -185,17 +186,18 @@ def judge_student(work: RoundWork) -> dict[str, Any]:
     candidate = Path(work.state.result("student")["folder"])
     corrected = set(work.state.result("plan")["tasks"])
     old = student_folder(work.workspace, work.state.before)
+    run: dict[str, Any] = {"device": work.device, "cancelled": work.cancelled}
     tried = try_student(
         work.workspace, candidate, corrected, work.folder / "gate", current=old,
-        mode=work.state.options.mode, device=work.device, **work.hooks,
+        mode=work.state.options.mode, progress=part_of(work.progress, 0.0, 0.9), **run,
     )  # fmt: skip
     result = _gate_result(tried)
     answer = work.workspace.settings.gate.distilled
     if not tried.promoted or answer == "skip" or work.state.options.mode == "distilled":
         return result
-    run: dict[str, Any] = {"device": work.device, "cancelled": work.cancelled}
-    look = look_without_experts(work.workspace, old, tried.folder, **run)
-    return with_look(result, look, answer, candidate)
+    told = part_of(work.progress, 0.9, 0.1)
+    verdict = look_without_experts(work.workspace, old, tried.folder, progress=told, **run)
+    return with_look(result, verdict, answer, candidate)
 
 
 def _gate_result(tried: Decision) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def make_brain_task(
             if progress is not None:
                 progress(index / n_all, name)
             case = draw_case(template, np.random.default_rng([seed, index]), spacing_mm)
-            _write_case(temporary, "Tr" if index < n_cases else "Ts", name, case)
+            write_case(temporary, "Tr" if index < n_cases else "Ts", name, case)
         _write_dataset_json(temporary, n_cases, seed)
         os.replace(temporary, out)
     finally:
@@ -159,8 +159,8 @@ def draw_case(template: Template, rng: Generator, spacing_mm: float = 1.5) -> Ca
     return Case(scanner.acquire(t1, (grey, white), rng), labels, lattice)
 
 
-def _write_case(root: Path, part: str, name: str, case: Case) -> None:
-    """Write image and labels of one case."""
+def write_case(root: Path, part: str, name: str, case: Case) -> None:
+    """Write one case of an nnU-Net raw dataset; `part` is ``"Tr"`` or ``"Ts"``."""
     arrays: dict[str, NDArray[Any]] = {
         f"images{part}/{name}_0000.nii.gz": case.image,
         f"labels{part}/{name}.nii.gz": case.labels,

@@ -11,14 +11,14 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-import nibabel
 import numpy as np
 from scipy import ndimage
 
 from ka2er_training.sample import warps
+from ka2er_training.sample.brain import Case, write_case
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_labels, read_volume
-from napari_ka2er.core.volume import REVERSE, Geometry, Volume
+from napari_ka2er.core.volume import Geometry, Volume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,25 +198,16 @@ def _write_variants(
     """Write a CT as it is and its variants; `seeds` go before each variant's number."""
     volume, (labels, geometry) = read_volume(image), read_labels(label)
     name = label.name.removesuffix(_ENDING)
-    _write(root, f"{name}_v0", volume.channels[0], labels, geometry)
+    _write(root, f"{name}_v0", (volume.channels[0], labels, geometry))
     for number in range(1, n_variants + 1):
         rng = np.random.default_rng([*seeds, number])
-        _write(root, f"{name}_v{number}", *vary(volume, labels, rng))
+        _write(root, f"{name}_v{number}", vary(volume, labels, rng))
 
 
-def _write(
-    root: Path, name: str, values: NDArray[Any], labels: NDArray[Any], geometry: Geometry
-) -> None:
-    arrays: dict[str, NDArray[Any]] = {
-        f"imagesTr/{name}_0000{_ENDING}": np.round(values).astype(np.int16),
-        f"labelsTr/{name}{_ENDING}": labels.astype(np.uint8),
-    }
-    for relative, data in arrays.items():
-        path = root / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = nibabel.Nifti1Image(data.T, REVERSE @ geometry.affine @ REVERSE)
-        image.header.set_xyzt_units("mm")
-        nibabel.save(image, path)
+def _write(root: Path, name: str, made: tuple[NDArray[Any], NDArray[Any], Geometry]) -> None:
+    values, labels, geometry = made
+    image = np.round(values).astype(np.int16)
+    write_case(root, "Tr", name, Case(image, labels.astype(np.uint8), geometry))
 
 
 def _write_dataset_json(source: Path, root: Path, n_cases: int) -> None:
