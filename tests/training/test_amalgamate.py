@@ -176,8 +176,9 @@ def _train_one_of_two(rank, folder, ingredients):
 
 def two_windows():
     recipe = small_recipe(2)
-    schedule = dataclasses.replace(recipe.sizes.schedule, batch=2)
-    return dataclasses.replace(recipe, sizes=dataclasses.replace(recipe.sizes, schedule=schedule))
+    names = ("schedule", "polish", "clicks")
+    doubled = {n: dataclasses.replace(getattr(recipe.sizes, n), batch=2) for n in names}
+    return dataclasses.replace(recipe, sizes=dataclasses.replace(recipe.sizes, **doubled))
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -83,19 +84,23 @@ def test_frozen_parameters_stay(tmp_path):
     assert not torch.equal(model[2].weight, network()[2].weight)
 
 
-def _one_of_two(rank, folder):
+def _one_of_two(rank, folder, schedule):
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
     torch.set_num_threads(1)
-    averaged = train(network(), WORK, SCHEDULE, folder / "two")
+    averaged = train(network(), WORK, schedule, folder / "two")
     if rank == 0:
         torch.save(weights(averaged), folder / "two.pt")
     distributed.destroy_process_group()
 
 
-def test_two_processes_agree_with_one_on_twice_the_batch(tmp_path):
-    multiprocessing.spawn(_one_of_two, (tmp_path,), nprocs=2)
-    one = train(network(), WORK, SCHEDULE, tmp_path / "one")
+@pytest.mark.parametrize(("batch", "windows"), [(4, 4), (1, 2)])
+def test_two_processes_agree_with_one_on_all_their_windows(tmp_path, batch, windows):
+    """A batch of 1 used to leave the second process without a window, and the first waiting."""
+    schedule = dataclasses.replace(SCHEDULE, batch=batch)
+    multiprocessing.spawn(_one_of_two, (tmp_path, schedule), nprocs=2)
+    alone = dataclasses.replace(SCHEDULE, batch=windows)
+    one = train(network(), WORK, alone, tmp_path / "one")
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     torch.testing.assert_close(weights(one), two, rtol=1e-5, atol=1e-6)

@@ -114,7 +114,8 @@ def train(
     work : Work
         What to draw and what to minimise.
     schedule : Schedule
-        How long and how fast.
+        How long and how fast.  Of several processes each takes as many windows as the others, at
+        least one: the batch is rounded up to a multiple of their number.
     out : Path
         Folder for ``checkpoint.pt``, ``scalars.jsonl`` and TensorBoard's files.
     resume : bool
@@ -158,6 +159,8 @@ class _Run:
         self.work, self.schedule, self.out, self.device = work, schedule, out, device
         self.network = network.to(device).train()
         self.rank, self.world = rank(), world_size()
+        # Each process averages over its own windows, and all wait for each other at every one.
+        self.windows = -(-schedule.batch // self.world) * self.world
         for name, parameter in network.named_parameters():
             chosen = not work.trained or any(part in name for part in work.trained)
             parameter.requires_grad_(chosen and not name.startswith(work.frozen or ("\0",)))
@@ -181,7 +184,7 @@ class _Run:
 
     def samples(self, step: int) -> list[tuple[int, Any]]:
         """Draw this process's windows of a step."""
-        mine = range(self.rank, self.schedule.batch, self.world)
+        mine = range(self.rank, self.windows, self.world)
         seed = self.schedule.seed
         return [(n, self.work.draw(step, np.random.default_rng((seed, step, n)))) for n in mine]
 
