@@ -7,6 +7,7 @@ the other cases would then reward a system for finding nothing.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,10 +104,12 @@ def surface_scores(
         torch.from_numpy(np.pad(mask[box], 1))[None, None].float() for mask in (pred, gt)
     )
     spacing = list(spacing_mm)
-    nsd = compute_surface_dice(
-        pred_one, gt_one, [tolerance_mm], True, spacing=spacing, use_subvoxels=True
-    )
-    hd95 = compute_hausdorff_distance(pred_one, gt_one, True, percentile=95, spacing=spacing)
+    with warnings.catch_warnings():  # MONAI 1.6 deprecates an argument that it passes by itself
+        warnings.simplefilter("ignore", FutureWarning)
+        nsd = compute_surface_dice(
+            pred_one, gt_one, [tolerance_mm], True, spacing=spacing, use_subvoxels=True
+        )
+        hd95 = compute_hausdorff_distance(pred_one, gt_one, True, percentile=95, spacing=spacing)
     return float(nsd), float(hd95)
 
 
