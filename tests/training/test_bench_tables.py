@@ -3,12 +3,12 @@ import math
 
 import pytest
 
-from ka2er_training.bench import tables, tables_change, tables_cost
+from ka2er_training.bench import tables, tables_change, tables_control, tables_cost
 from ka2er_training.bench.amalgamation import OTHER_SERIES, Entry
 from ka2er_training.bench.cells import Cell, Store
 from ka2er_training.bench.figures import click_curves, cost_curves, forest
-from ka2er_training.bench.report import json_safe, verdicts
-from ka2er_training.bench.systems import EXPERTS, JOINT, KA2ER
+from ka2er_training.bench.report import control_verdicts, json_safe, verdicts
+from ka2er_training.bench.systems import CONTROL, EXPERTS, HALF_EXPERTS, JOINT, KA2ER, LAYERS
 from ka2er_training.bench.tables import Results, Table
 
 FULL = KA2ER[0]
@@ -101,6 +101,25 @@ def test_ka2er_is_compared_with_its_rivals_case_by_case(made):
     assert joint[5] == expert[5] == f"{2 * 2 / 2**8:.3f}"
     holds = [ok for _, ok in verdicts(made.results)]
     assert holds == [True, False]  # 0.02 below the expert is more than 0.01
+
+
+def test_what_a_gain_is_due_to_is_told_by_the_first_seed(made):
+    made.add("main", CONTROL.name, {f"c{i}": {"a": 0.62 + 0.01 * i} for i in range(8)})
+    made.add("main", LAYERS.name, {f"c{i}": {"a": 0.60 + 0.01 * i} for i in range(8)})
+    made.add("main", JOINT.name, same(0.9), seed=1)  # another seed: no pair
+    made.add("main", EXPERTS.name, {"c0": {"a": 0.8}})
+    made.add("main", HALF_EXPERTS.name, {"c0": {"a": 0.795}})
+    control, schedule = tables_control.control_table(made.results).rows
+    assert control[:3] == (CONTROL.name, LAYERS.name, "t")
+    assert control[3:] == ("+0.020 [+0.020, +0.020]", "8")
+    assert schedule == (EXPERTS.name, HALF_EXPERTS.name, "t", "+0.005", "1")
+    assert [holds for _, holds in control_verdicts(made.results)] == [False, True]
+
+
+def test_one_case_shows_nothing_against_the_control(made):
+    made.add("main", CONTROL.name, {"c0": {"a": 0.7}})
+    made.add("main", LAYERS.name, {"c0": {"a": 0.6}})
+    assert [holds for _, holds in control_verdicts(made.results)] == [True]
 
 
 def test_longer_training_stands_below_the_same_seeds_plain_one(made):

@@ -6,10 +6,10 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.bench import figures, tables, tables_change, tables_cost
+from ka2er_training.bench import figures, tables, tables_change, tables_control, tables_cost
 from ka2er_training.bench.cells import machine, missing
 from ka2er_training.bench.stats import mean_over_seeds
-from ka2er_training.bench.systems import EXPERTS, JOINT, KA2ER
+from ka2er_training.bench.systems import CONTROL, EXPERTS, HALF_EXPERTS, JOINT, KA2ER, LAYERS
 from ka2er_training.bench.tables import Results
 from ka2er_training.workspace import write_json, write_text
 
@@ -63,6 +63,7 @@ def all_tables(plan: Plan, results: Results) -> list[Table]:
     return [
         tables.main_table(results),
         tables.comparison_table(results),
+        tables_control.control_table(results),
         tables.label_table(results),
         tables.main_table(results, "nsd"),
         tables.main_table(results, "hd95_mm"),
@@ -110,10 +111,26 @@ def verdicts(results: Results) -> list[tuple[str, bool]]:
     return found
 
 
+def control_verdicts(results: Results) -> list[tuple[str, bool]]:
+    """Return whether untrained experts bring nothing, and experts had converged."""
+    found = []
+    for task, control in tables_control.paired(results, CONTROL, LAYERS):
+        text = f"untrained experts bring {tables.signed(control.difference)} on {task}, wanted 0"
+        low = control.difference.low
+        # One case has no interval: then nothing shows that they bring something.
+        found.append((text, not low > 0))
+    for task, longer in tables_control.paired(results, EXPERTS, HALF_EXPERTS):
+        gain = longer.difference.mean
+        text = f"the second half of the schedule brings the expert of {task} {gain:+.3f}"
+        found.append((f"{text}, wanted at most {MARGIN:g}", gain <= MARGIN))
+    return found
+
+
 def verdict_text(results: Results) -> str:
     """Return the wanted inequalities, each with its mean difference and whether it holds."""
     words = {True: "holds", False: "**does not hold**"}
-    lines = [f"- {words[holds]}: {text}" for text, holds in verdicts(results)]
+    found = [*verdicts(results), *control_verdicts(results)]
+    lines = [f"- {words[holds]}: {text}" for text, holds in found]
     return "## What was wanted\n\n" + ("\n".join(lines) or "Nothing is finished yet.")
 
 

@@ -94,13 +94,14 @@ ENSEMBLE = System("probability ensemble of the experts", mode="ensemble")
 JOINT = System("joint SwinUNETR, no experts", "joint", "distilled")
 KA2ER = tuple(System(f"KA²ER {mode}", "ka2er", mode) for mode in ("full", "sparse", "distilled"))
 CONTROL = System("amalgamating untrained experts (control)", "untrained")
+LAYERS = System("the control's layers, no experts at all", "layers", "distilled")
 BASELINES = (
     System("uniform averaging", "uniform"),
     System("amalgamation at the bottleneck only", "bottleneck"),
     System("logit-only distillation", "logits", "distilled"),
     System("SwinUNETR, labels and logits", "labels+logits", "distilled"),
     CONTROL,
-    System("the control's layers, no experts at all", "layers", "distilled"),
+    LAYERS,
     System("joint SwinUNETR, twice the rate", "joint fast", "distilled"),
 )
 SYSTEMS = (EXPERTS, HALF_EXPERTS, ENSEMBLE, JOINT, *BASELINES, *KA2ER)
