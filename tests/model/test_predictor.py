@@ -11,7 +11,6 @@ from napari_ka2er.core.volume import Volume
 from napari_ka2er.model.checkpoint import load_student
 from napari_ka2er.model.predictor import Predictor
 from napari_ka2er.model.roi import enlarged, image_box, is_cut, roi_around
-from napari_ka2er.model.routing import choose_experts
 from napari_ka2er.model.sampling import sample
 from napari_ka2er.model.tiles import region_geometry
 
@@ -245,14 +244,6 @@ def test_wrong_input_is_refused(loaded, cache, predictor):
     two = Volume(np.zeros((2, 4, 4, 4), np.float32), np.eye(4), ("a", "b"))
     with pytest.raises(UserError, match="one channel"):
         predictor.set_volume(two)
-
-
-def test_experts_that_matter_are_chosen():
-    assert choose_experts(np.array([0.5, 0.2, 0.3]), 0.25) == [True, False]
-    assert choose_experts(np.array([0.3, 0.3, 0.4]), 0.25) == [True, True]
-    assert choose_experts(np.array([0.1, 0.2, 0.2, 0.5]), 0.25) == [False, True, False]
-    assert choose_experts(np.array([0.1, 0.2, 0.7]), 0.25) == [False, False]
-    assert choose_experts(np.array([1.0]), 0.25) == []
 
 
 def test_regions_lie_on_the_token_lattice_inside_the_grid():

@@ -7,16 +7,14 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.core.volume import Volume
 from napari_ka2er.model.config import TaskEntry
+from napari_ka2er.model.fingerprints import fingerprint, task_fingerprint
 from napari_ka2er.model.ranking import (
     Evidence,
     TaskFit,
-    fingerprint,
     guess,
     judge,
-    looks_like_hounsfield,
     prior_fit,
     taken_or_refuse,
-    task_fingerprint,
 )
 
 SHARED = Path("/work/shared/data")
@@ -110,24 +108,9 @@ def test_a_constant_volume_fits_nothing(brain):
     assert prior_fit(brain, fingerprint(volume(np.full((20, 24, 28), 7))))[0] == 0
 
 
-def test_padding_does_not_change_the_fingerprint():
-    bare = mr(1)
-    padded = volume(np.pad(bare.data, 20))
-    np.testing.assert_allclose(
-        fingerprint(padded)["percentiles"], fingerprint(bare)["percentiles"], rtol=0.02
-    )
-
-
 def test_a_task_without_fingerprint_fits_anything(brain):
     bare = TaskEntry(brain.task, brain.spacing_mm, brain.window)
     assert prior_fit(bare, fingerprint(ct(0)))[0] == 1
-
-
-def test_hounsfield_is_told_from_normalised_and_positive_images():
-    assert looks_like_hounsfield([-1000, -950, -800, -100, 40, 80, 900])
-    assert looks_like_hounsfield([-120, -100, 20, 40, 60, 90, 300])
-    assert not looks_like_hounsfield([0, 10, 50, 100, 150, 200, 900])
-    assert not looks_like_hounsfield([-3, -2, -1, 0, 1, 2, 3])
 
 
 def test_what_was_found_counts():

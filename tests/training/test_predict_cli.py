@@ -10,7 +10,7 @@ from ka2er_training.cli import main
 from ka2er_training.inputs import list_inputs, stem_of
 from napari_ka2er.core.io import read_labels, read_volume, write_volume
 from napari_ka2er.core.volume import Volume
-from napari_ka2er.model.ranking import fingerprint, task_fingerprint
+from napari_ka2er.model.fingerprints import fingerprint, task_fingerprint
 
 
 @pytest.fixture(scope="module")

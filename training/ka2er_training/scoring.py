@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Progress = Callable[[float, str], None]
     Cancelled = Callable[[], bool]
 
-_FORMAT = 2  # raised when the same student would get other numbers
+_FORMAT = 3  # raised when the same student would get other numbers
 
 
 @dataclass(frozen=True, slots=True)

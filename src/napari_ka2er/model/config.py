@@ -40,7 +40,7 @@ class TaskEntry:
         Median size (Z, Y, X) of the training volumes; tells whether a volume's field of view fits.
     intensity : dict
         Fingerprint of the training volumes' raw intensities, for ranking tasks; see
-        `napari_ka2er.model.ranking`.
+        `napari_ka2er.model.fingerprints`.
     """
 
     task: Task

@@ -12,7 +12,8 @@ from napari_ka2er.core.errors import CancelledError
 from napari_ka2er.core.resampling import student_image
 from napari_ka2er.model.alignment import align_window, token_geometry
 from napari_ka2er.model.device import autocast
-from napari_ka2er.model.routing import choose_experts, shared_outputs
+from napari_ka2er.model.fingerprints import fingerprint
+from napari_ka2er.model.routing import choose_experts, knowing_experts, shared_outputs
 from napari_ka2er.model.tile_store import Identity
 from napari_ka2er.model.tiles import STEP, Lattice, region_geometry, tiled_grid
 
@@ -93,6 +94,11 @@ class GridFeatures:
         """The normalised intensities on the grid, shape (Z, Y, X)."""
         data = self._volume.channels[0]
         return student_image(data, self._volume.geometry, self.geometry)
+
+    @cached_property
+    def knowing(self) -> list[bool]:
+        """Which experts know this kind of volume; see `napari_ka2er.model.routing`."""
+        return knowing_experts(self.loaded.config, fingerprint(self._volume))
 
     @property
     def token_lattice(self) -> Geometry:
@@ -194,7 +200,8 @@ class GridFeatures:
         if self.mode == "full":
             return [True] * n_experts
         weights = student.route(image)[0].float().flatten(1).mean(dim=1)
-        return choose_experts(weights.cpu().numpy(), self.loaded.config.sparse_threshold)
+        threshold = self.loaded.config.sparse_threshold
+        return choose_experts(weights.cpu().numpy(), threshold, self.knowing)
 
     def _features(self, tile: Tile, wanted: list[bool]) -> WindowFeatures | None:
         """Let the wanted experts look; None where no expert is wanted."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.cache import Cache
 from napari_ka2er.model.filling import GridFeatures
+from napari_ka2er.model.fingerprints import fingerprint
 from napari_ka2er.model.prompting import Prompter, Question
-from napari_ka2er.model.ranking import fingerprint, judge, prior_fit
+from napari_ka2er.model.ranking import judge, prior_fit
 from napari_ka2er.model.segmentation import Segmentation
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from napari_ka2er.model.tiles import Tile
 
-FORMAT_VERSION = 2  # 2: experts look into no padding
+FORMAT_VERSION = 3  # 2: experts look into no padding; 3: sparse mode asks the volume's kind
 
 # The stored arrays and how many grid voxels one of their elements spans along each axis.
 STRIDES = {"gold": 8, "dense": 2, "logits": 1, "weights": 8}

@@ -8,7 +8,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.model.ranking import TaskFit, fingerprint, guess
+from napari_ka2er.model.fingerprints import fingerprint
+from napari_ka2er.model.ranking import TaskFit, guess
 from napari_ka2er.widgets.file_work import FileWork
 from napari_ka2er.widgets.layers import Source, source_of
 from napari_ka2er.widgets.services import Choice, Services

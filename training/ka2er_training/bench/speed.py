@@ -27,7 +27,8 @@ from napari_ka2er.core.io import read_volume
 from napari_ka2er.core.student_card import read_student_json
 from napari_ka2er.model.catalogue import find_student
 from napari_ka2er.model.config import StudentConfig
-from napari_ka2er.model.ranking import fingerprint, prior_fit
+from napari_ka2er.model.fingerprints import fingerprint
+from napari_ka2er.model.ranking import prior_fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,0 +1,161 @@
+"""What tells a volume's kind: how its raw intensities are spread, and how large it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ka2er.core.resampling import grid_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_ka2er.core.volume import Volume
+
+PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
+# Hounsfield units between air, lung, lung's edge, fat, soft tissue, and bone or contrast agent.
+BANDS = (-900.0, -500.0, -150.0, -20.0, 150.0)
+
+_MAX_SAMPLES = 1_000_000
+# How far outside the training volumes' range a volume may be and still fit: measured on the real
+# sets, one case's percentiles lie up to 0.1 of the range from the next case's.  Of CT the share of
+# each kind of tissue counts, as percentiles jump where a histogram has two peaks.
+_SHAPE_MARGIN, _SHAPE_FALL = 0.1, 0.15
+_BAND_MARGIN, _BAND_FALL = 0.2, 0.2
+# A field of view up to a quarter larger or smaller fits fully, one 2.5 times as large not at all.
+_EXTENT_FREE, _EXTENT_END = 1.25, 2.5
+# Intensities are called like those of the training volumes from these fits on.
+_LIKE, _SOMEWHAT = 0.9, 0.5
+
+
+def fingerprint(volume: Volume) -> dict[str, Any]:
+    """Return what tells a volume's kind: how its raw intensities are spread, and its extent.
+
+    Returns
+    -------
+    dict
+        ``percentiles``: raw values at `PERCENTILES`, voxels at the minimum (padding, masked air)
+        left out.  ``bands``: share of all voxels between `BANDS`.  ``extent_mm``: size along the
+        world's (Z, Y, X).  Plain data.
+    """
+    values = volume.channels[0].ravel()
+    values = values[:: max(1, values.size // _MAX_SAMPLES)].astype(np.float64)
+    body = values[values > values.min()]
+    raw = np.percentile(body if body.size else values, PERCENTILES)
+    extent = grid_of(volume.geometry, (1.0, 1.0, 1.0), multiple=1).extent_mm
+    counts = np.bincount(np.digitize(values, BANDS), minlength=len(BANDS) + 1)
+    return {
+        "percentiles": [float(v) for v in raw],
+        "bands": [float(n) for n in counts / values.size],
+        "extent_mm": list(extent),
+    }
+
+
+def task_fingerprint(volumes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a task's training volumes have in common, to be kept in `TaskEntry.intensity`.
+
+    Parameters
+    ----------
+    volumes : sequence of dict
+        Fingerprints of the training volumes, at least one.
+
+    Returns
+    -------
+    dict
+        ``is_hounsfield``, and the lowest and highest ``bands``, ``shape`` (percentiles on a scale
+        from 0 for the first to 1 for the last) and ``extent_mm`` over the volumes.
+    """
+    bands = np.array([v["bands"] for v in volumes])
+    shape = np.array([_shape(v["percentiles"]) for v in volumes])
+    extent = np.array([v["extent_mm"] for v in volumes])
+    ranges = {
+        name: {"low": values.min(axis=0).tolist(), "high": values.max(axis=0).tolist()}
+        for name, values in (("bands", bands), ("shape", shape), ("extent_mm", extent))
+    }
+    is_hounsfield = all(looks_like_hounsfield(v["percentiles"]) for v in volumes)
+    return {"is_hounsfield": is_hounsfield, "n_volumes": len(volumes), **ranges}
+
+
+def looks_like_hounsfield(percentiles: Sequence[float]) -> bool:
+    """Return whether raw percentiles are those of CT: fat or air below, bone or vessels above.
+
+    MR and PET are not negative, and images scaled to mean 0 do not reach so far.
+    """
+    lowest, middle, highest = percentiles[0], percentiles[3], percentiles[-1]
+    return -2100 <= lowest <= -50 and -1100 <= middle <= 500 and 100 <= highest <= 5000
+
+
+def _shape(percentiles: Sequence[float]) -> NDArray[np.float64]:
+    """Return percentiles on a scale from 0, the first, to 1, the last; zeros if all are equal."""
+    values = np.asarray(percentiles, dtype=np.float64)
+    span = values[-1] - values[0]
+    return (values - values[0]) / span if span > 0 else np.zeros_like(values)
+
+
+def likeness(known: dict[str, Any], volume: dict[str, Any]) -> tuple[float, str]:
+    """Return how like a volume is to a task, by fingerprints, and why.
+
+    A task without a fingerprint of its own fits anything.
+    """
+    if not known:
+        return 1.0, "nothing is known about its training volumes"
+    intensity, about_intensity = intensity_fit(known, volume)
+    extent, about_extent = _extent_fit(known["extent_mm"], volume["extent_mm"])
+    return intensity * extent, f"{about_intensity}; {about_extent}"
+
+
+def intensity_fit(known: dict[str, Any], volume: dict[str, Any]) -> tuple[float, str]:
+    """Return how like a volume's intensities are to a task's, in [0, 1], and why.
+
+    Parameters
+    ----------
+    known : dict
+        What `task_fingerprint` returned.
+    volume : dict
+        What `fingerprint` returned.
+    """
+    percentiles = volume["percentiles"]
+    is_hounsfield = looks_like_hounsfield(percentiles)
+    span = f"{percentiles[0]:.4g} to {percentiles[-1]:.4g}"
+    if is_hounsfield != known["is_hounsfield"]:
+        own, other = ("Hounsfield units", "other intensities")[:: 1 if is_hounsfield else -1]
+        return 0.0, f"{own} ({span}), but it was trained on {other}"
+    if not np.ptp(percentiles):
+        return 0.0, "all voxels are equal"
+    if is_hounsfield:
+        off = _outside(volume["bands"], known["bands"]).max()
+        fit = falling(off, _BAND_MARGIN, _BAND_FALL)
+    else:
+        off = _outside(_shape(percentiles), known["shape"]).max()
+        fit = falling(off, _SHAPE_MARGIN, _SHAPE_FALL)
+    likeness = "like" if fit > _LIKE else "somewhat like" if fit > _SOMEWHAT else "unlike"
+    return fit, f"intensities ({span}) {likeness} those of its training volumes"
+
+
+def _extent_fit(known: dict[str, Any], extent: Sequence[float]) -> tuple[float, str]:
+    larger = np.asarray(extent) / np.asarray(known["high"])
+    smaller = np.asarray(known["low"]) / np.asarray(extent)
+    factor = float(max(larger.max(), smaller.max()))
+    fit = falling(factor, _EXTENT_FREE, _EXTENT_END - _EXTENT_FREE)
+    size = " x ".join(f"{e:.0f}" for e in extent)
+    if fit > _LIKE:
+        return fit, f"field of view {size} mm fits"
+    is_larger = larger.max() >= smaller.max()
+    limit = " x ".join(f"{e:.0f}" for e in known["high" if is_larger else "low"])
+    word = "larger" if is_larger else "smaller"
+    return fit, f"field of view {size} mm is {word} than in training ({limit} mm)"
+
+
+def _outside(values: Any, limits: dict[str, Any]) -> NDArray[np.float64]:
+    """Return how far values lie outside limits, 0 where inside."""
+    low, high = np.asarray(limits["low"]), np.asarray(limits["high"])
+    off: NDArray[np.float64] = np.maximum(np.maximum(low - values, values - high), 0)
+    return off
+
+
+def falling(value: float, margin: float, fall: float) -> float:
+    """Return 1 up to `margin`, then less, and 0 from `margin` + `fall` on."""
+    return float(np.clip(1 - (value - margin) / fall, 0, 1))

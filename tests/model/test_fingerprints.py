@@ -1,0 +1,50 @@
+import numpy as np
+
+from napari_ka2er.core.volume import Volume
+from napari_ka2er.model.fingerprints import (
+    fingerprint,
+    intensity_fit,
+    looks_like_hounsfield,
+    task_fingerprint,
+)
+
+
+def volume(data, spacing=2.0):
+    return Volume(np.asarray(data, np.float32), np.diag([spacing, spacing, spacing, 1.0]))
+
+
+def mr(seed):
+    generator = np.random.default_rng(seed)
+    return volume(100 + 30 * generator.normal(size=(20, 24, 28)) ** 2 + seed)
+
+
+def test_padding_does_not_change_the_percentiles():
+    bare = mr(1)
+    padded = volume(np.pad(bare.data, 20))
+    np.testing.assert_allclose(
+        fingerprint(padded)["percentiles"], fingerprint(bare)["percentiles"], rtol=0.02
+    )
+
+
+def test_a_fingerprint_counted_by_hand():
+    # Eight voxels: two of air, one of lung, five of soft tissue; 2 mm each way.
+    found = fingerprint(volume(np.array([-1000, -990, -800, 40, 40, 40, 40, 50]).reshape(2, 2, 2)))
+    assert found["bands"] == [2 / 8, 1 / 8, 0, 0, 5 / 8, 0]
+    assert found["extent_mm"] == [4.0, 4.0, 4.0]
+    assert found["percentiles"][3] == 40  # the median without the one voxel at the minimum
+
+
+def test_hounsfield_is_told_from_normalised_and_positive_images():
+    assert looks_like_hounsfield([-1000, -950, -800, -100, 40, 80, 900])
+    assert looks_like_hounsfield([-120, -100, 20, 40, 60, 90, 300])
+    assert not looks_like_hounsfield([0, 10, 50, 100, 150, 200, 900])
+    assert not looks_like_hounsfield([-3, -2, -1, 0, 1, 2, 3])
+
+
+def test_intensities_fit_their_own_kind_and_no_constant_image():
+    known = task_fingerprint([fingerprint(mr(seed)) for seed in range(3)])
+    assert intensity_fit(known, fingerprint(mr(7)))[0] > 0.9
+    assert intensity_fit(known, fingerprint(volume(np.full((4, 4, 4), 3.0)))) == (
+        0.0,
+        "all voxels are equal",
+    )
