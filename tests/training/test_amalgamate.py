@@ -10,7 +10,13 @@ import torch
 from tests.model.folders import TASKS, make_expert
 from torch import distributed, multiprocessing
 
-from ka2er_training.amalgamate import Ingredients, amalgamate, prepare_cases, recipe_for
+from ka2er_training.amalgamate import (
+    Ingredients,
+    amalgamate,
+    new_student,
+    prepare_cases,
+    recipe_for,
+)
 from ka2er_training.bench.systems import VARIANTS
 from ka2er_training.cases import Source, draw, prepare_case
 from ka2er_training.click_work import train_clicks
@@ -147,6 +153,18 @@ def test_features_on_disk_are_not_made_again(ingredients, config, tmp_path, monk
     prepare_cases(ingredients, config, tmp_path)
 
 
+def test_gradient_checkpointing_changes_no_number(config):
+    recipe, image = small_recipe(), torch.randn(1, 1, 32, 64, 32)
+    gradients = []
+    for saves in (False, True):
+        recipe = dataclasses.replace(recipe, saves_memory=saves)
+        student = new_student(dataclasses.replace(config, amalgamation="none"), recipe, [])
+        student.foundation.net(image).square().mean().backward()
+        weight = student.foundation.net.swinViT.patch_embed.proj.weight
+        gradients.append(weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.slow
 def test_amalgamation_broken_and_resumed_equals_an_unbroken_one(ingredients, tmp_path):
     recipe, cache = small_recipe(), tmp_path / "cache"
@@ -186,11 +204,9 @@ def test_two_gloo_processes_amalgamate_as_one_with_the_whole_batch(ingredients, 
     one, _ = amalgamate(ingredients, two_windows(), tmp_path / "one", tmp_path / "cache")
     multiprocessing.spawn(_train_one_of_two, (tmp_path, ingredients), nprocs=2)
     two = torch.load(tmp_path / "two.pt", weights_only=True)
-    # AdamW's first steps are of the size of the rate whatever the gradient, so that rounding of
-    # gradients near zero shows; the bulk must agree closely.
-    difference = (weights(one) - two).abs()
-    assert difference.median() < 1e-6
-    assert difference.max() < 2 * 2 * 2e-3
+    # A process that drew other windows, or half of them, would be off by the rate, 1e-3: AdamW's
+    # first steps are of that size whatever the gradient.
+    assert (weights(one) - two).abs().max() < 1e-6
 
 
 @pytest.mark.slow

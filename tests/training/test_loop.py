@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -74,6 +75,68 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     train(network(), WORK, SCHEDULE, tmp_path)
     with pytest.raises(UserError, match="without --resume"):
         train(nn.Linear(3, 1), WORK, SCHEDULE, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", pickle.dumps([1]), "list"])
+def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    torch.save([1, 2], path) if content == "list" else path.write_bytes(content)
+    with pytest.raises(UserError, match="without --resume") as refused:
+        train(network(), WORK, SCHEDULE, tmp_path, resume=True)
+    assert "\n" not in f"{refused.value}"
+
+
+def test_a_full_disk_ends_the_training_and_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    train(network(), WORK, dataclasses.replace(SCHEDULE, steps=2), tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(state, file):
+        file.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="free space"):
+        train(network(), WORK, SCHEDULE, tmp_path, resume=True)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def broken_from(first, last=10**9):
+    def loss_of(model, sample, step):
+        terms = loss(model, sample, step)
+        return {"loss": terms["loss"] * (float("nan") if first <= step <= last else 1.0)}
+
+    return Work(draw=draw, loss=loss_of)
+
+
+def test_late_parameters_wait_and_then_learn(tmp_path):
+    work = dataclasses.replace(WORK, late={"0": 0.5})
+    start = network().state_dict()
+    for steps, waits in ((4, True), (5, False)):  # of 8
+        asked = iter(range(1, 100))
+        model = network()
+        with pytest.raises(CancelledError):
+            train(
+                model, work, SCHEDULE, tmp_path / f"{steps}",
+                cancelled=lambda: next(asked) == steps,  # noqa: B023
+            )  # fmt: skip
+        assert torch.equal(model[0].weight, start["0.weight"]) == waits
+        assert not torch.equal(model[2].weight, start["2.weight"])
+
+
+def test_a_step_without_a_finite_gradient_is_left_out(tmp_path):
+    trained = train(network(), broken_from(3, 3), SCHEDULE, tmp_path)
+    assert torch.isfinite(weights(trained)).all()
+    lines = [json.loads(line) for line in (tmp_path / "scalars.jsonl").open()]
+    assert [line["loss"] is None for line in lines] == [False] * 3 + [True] + [False] * 4
+
+
+def test_training_stops_where_gradients_stay_infinite_and_keeps_finite_weights(tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, steps=40)
+    with pytest.raises(UserError, match="6 steps in a row"):
+        train(network(), broken_from(3), schedule, tmp_path)
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert all(torch.isfinite(t).all() for t in kept["network"].values())
 
 
 def test_frozen_parameters_stay(tmp_path):

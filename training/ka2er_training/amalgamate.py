@@ -20,7 +20,7 @@ from ka2er_training.teaching import Teaching, lasting
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.io import read_volume
 from napari_ka2er.model.config import STRIDES, StudentConfig, TaskEntry
-from napari_ka2er.model.ranking import fingerprint, task_fingerprint
+from napari_ka2er.model.fingerprints import fingerprint, task_fingerprint
 from napari_ka2er.model.student import Student
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     Progress = Callable[[float, str], None]
     Cancelled = Callable[[], bool]
 
+SWIN = "foundation.net.swinViT"
+# Share of the steps in which what is new learns beside a pre-trained foundation that stays as it
+# is: the first gradients through fresh layers would only spoil it.
+FOUNDATION_WAITS = 0.1
 # Trained later, on clicks; distributed training also insists that whatever is trained is used.
 PROMPT_SIDE = ("prompt_encoder", "mask_decoder", "class_tokens", "to_gold", "to_dense")
 
@@ -70,12 +74,16 @@ class Recipe:
         See `StudentConfig`.
     foundation : Path or None
         ``model_swinvit.pt``, or None for random weights.
+    saves_memory : bool
+        Whether the foundation's features are computed again in the backward pass, not kept: a third
+        more time for much less memory, same numbers.
     """
 
     sizes: StudentPreset
     teaching: Teaching
     amalgamation: str = "attention"
     foundation: Path | None = None
+    saves_memory: bool = False
 
     @property
     def seed(self) -> int:
@@ -141,11 +149,20 @@ def new_student(
     student = Student(config)
     if recipe.foundation is not None:
         student.foundation.load_pretrained(recipe.foundation)
+    if recipe.saves_memory:
+        _keep_no_features(student)
     if config.amalgamation != "none":
         calibrate(student, cases)
     if experts:
         open_shortcut(student, experts)
     return student
+
+
+def _keep_no_features(student: Student) -> None:
+    """Let MONAI's Swin blocks use gradient checkpointing."""
+    for block in student.foundation.modules():
+        if hasattr(block, "use_checkpoint"):
+            block.use_checkpoint = True
 
 
 def train_student(
@@ -182,14 +199,16 @@ def train_student(
     if not any(case.is_labelled for case in cases) and not recipe.teaching.distillation:
         raise UserError("labelled training volumes", "none", "add a task with labels")
     rates = {"fine": 2.0, "coarse": 2.0}  # small, and zero-initialised at their ends
+    late = {}
     if recipe.foundation:
-        rates["foundation.net.swinViT"] = recipe.sizes.foundation_rate
+        rates[SWIN], late[SWIN] = recipe.sizes.foundation_rate, FOUNDATION_WAITS
     work = student_work(
         student.config,
         cases,
         recipe.teaching,
         frozen=PROMPT_SIDE,
         rates=rates,
+        late=late,
     )
     averaged = train(
         student, work, recipe.sizes.schedule, out,
@@ -233,6 +252,8 @@ def amalgamate(
     start = time.monotonic()
     entries = task_entries(ingredients, recipe.sizes)
     config = student_config(entries, ingredients.experts, recipe.sizes, recipe.amalgamation)
+    if recipe.foundation is not None:  # features take hours: refuse what does not fit before them
+        Student(config).foundation.load_pretrained(recipe.foundation)
     with first_alone():
         cases = prepare_cases(ingredients, config, cache, progress=progress, cancelled=cancelled)
     prepared = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,9 @@ from torch import distributed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# The others wait while the first process lets experts look at every volume, which takes hours.
+_PATIENCE = timedelta(days=1)
 
 # What both of them tell every process.
 _MEETING = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -51,7 +55,7 @@ def processes(device: str) -> Iterator[str]:
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         yield device
     finally:

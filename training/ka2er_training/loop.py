@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from ka2er_training.distributed import rank, world_size
+from ka2er_training.loop_checkpoint import no_checkpoint, read_checkpoint, write_checkpoint
 from napari_ka2er.core.errors import CancelledError, UserError
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+# In half precision a step's gradient overflows now and then; a broken volume does so always.
+MOST_SKIPPED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,8 @@ class Work:
         If given, only parameters with one of these in their names are trained.
     rates : dict of str to float
         Factors on the learning rate for parameters with these prefixes.
+    late : dict of str to float
+        Share of the steps before which parameters with these prefixes stay as they are.
     """
 
     draw: Callable[[int, np.random.Generator], Any]
@@ -92,6 +100,7 @@ class Work:
     frozen: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     rates: dict[str, float] = field(default_factory=dict)
+    late: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -126,6 +135,14 @@ def train(
         Told the share done and a line of text.
     cancelled : callable, optional
         Asked before every step; a checkpoint is written before `CancelledError` is raised.
+
+    Raises
+    ------
+    CancelledError
+        If `cancelled` said so.
+    UserError
+        If the checkpoint is no checkpoint of this training or cannot be written, or gradients stay
+        infinite for more than `MOST_SKIPPED` steps.
     """
     run = _Run(network, work, schedule, out, torch.device(device))
     step = run.load() if resume else 0
@@ -159,6 +176,7 @@ class _Run:
         self.work, self.schedule, self.out, self.device = work, schedule, out, device
         self.network = network.to(device).train()
         self.rank, self.world = rank(), world_size()
+        self.skipped = 0
         # Each process averages over its own windows, and all wait for each other at every one.
         self.windows = -(-schedule.batch // self.world) * self.world
         for name, parameter in network.named_parameters():
@@ -174,13 +192,17 @@ class _Run:
         out.mkdir(parents=True, exist_ok=True)
 
     def _groups(self) -> list[dict[str, Any]]:
-        groups: dict[float, list[nn.Parameter]] = {}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
-                factor = next((f for p, f in self.work.rates.items() if name.startswith(p)), 1.0)
-                groups.setdefault(factor, []).append(parameter)
+                factor = _of_prefix(self.work.rates, name, 1.0)
+                late = _of_prefix(self.work.late, name, 0.0)
+                groups.setdefault((factor, late), []).append(parameter)
         rate = self.schedule.learning_rate
-        return [{"params": ps, "lr": rate * f, "peak": rate * f} for f, ps in groups.items()]
+        return [
+            {"params": ps, "lr": rate * factor, "peak": rate * factor, "late": late}
+            for (factor, late), ps in groups.items()
+        ]
 
     def samples(self, step: int) -> list[tuple[int, Any]]:
         """Draw this process's windows of a step."""
@@ -191,7 +213,8 @@ class _Run:
     def step(self, samples: list[tuple[int, Any]], step: int) -> dict[str, float]:
         """Make one optimiser step; return the mean of each loss term."""
         for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * self.schedule.rate(step)
+            waits = step < group["late"] * self.schedule.steps
+            group["lr"] = 0.0 if waits else group["peak"] * self.schedule.rate(step)
         self.optimiser.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for i, (number, sample) in enumerate(samples):
@@ -205,9 +228,26 @@ class _Run:
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(samples)
         trained = [p for g in self.optimiser.param_groups for p in g["params"]]
         sums["gradient"] = float(torch.nn.utils.clip_grad_norm_(trained, self.schedule.clip))
-        self.optimiser.step()
-        self.averaged.update_parameters(self.network)
+        if self._may_step(sums["gradient"], step):
+            self.optimiser.step()
+            self.averaged.update_parameters(self.network)
         return sums
+
+    def _may_step(self, gradient: float, step: int) -> bool:
+        """Return whether a gradient may be followed; of several in a row that may not, stop.
+
+        It is the same in all processes, so that all skip or stop together.
+        """
+        self.skipped = 0 if np.isfinite(gradient) else self.skipped + 1
+        if self.skipped > MOST_SKIPPED:
+            raise UserError(
+                "finite gradients",
+                f"{self.skipped} steps in a row without, up to step {step}",
+                "look for broken volumes; the last checkpoint is from before them",
+            )
+        if self.skipped:
+            logger.warning("step %d is left out: its gradient is not finite", step)
+        return not self.skipped
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.device.type != "cuda":
@@ -224,24 +264,19 @@ class _Run:
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        half_done = self.out / "checkpoint.part"
-        torch.save(state, half_done)
-        os.replace(half_done, self.out / "checkpoint.pt")
+        write_checkpoint(self.out, state)
 
     def load(self) -> int:
         """Load the checkpoint, if there is one; return its step."""
-        path = self.out / "checkpoint.pt"
-        if not path.exists():
+        state = read_checkpoint(self.out, self.device)
+        if state is None:
             return 0
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
             self.network.load_state_dict(state["network"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, KeyError, ValueError) as error:
-            raise UserError(
-                f"a checkpoint of this training at {path}", str(error), "train without --resume"
-            ) from error
+            raise no_checkpoint(self.out, error) from error
         return int(state["step"])
 
     def open_log(self, step: int) -> None:
@@ -256,6 +291,12 @@ class _Run:
         """Append one line."""
         if not self.rank:
             with self.scalars.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"step": step, **scalars}) + "\n")
+                known = {n: v if np.isfinite(v) else None for n, v in scalars.items()}
+                stream.write(json.dumps({"step": step, **known}) + "\n")
             for name, value in scalars.items():
                 self.board.add_scalar(name, value, step)
+
+
+def _of_prefix(values: dict[str, float], name: str, usual: float) -> float:
+    """Return the value of the first prefix that a parameter's name begins with."""
+    return next((value for prefix, value in values.items() if name.startswith(prefix)), usual)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.amalgamate import Ingredients, Recipe, amalgamate, prepare_cases, recipe_for
 from ka2er_training.cases import Source
 from ka2er_training.click_work import train_clicks
-from ka2er_training.distributed import rank
+from ka2er_training.distributed import first_alone, rank
 from ka2er_training.holdout import check_training_data
 from ka2er_training.plan import preset
 from ka2er_training.presets import check_number
-from ka2er_training.registry import add_student, current, make_current
+from ka2er_training.registry import add_student, current, make_current, student_folder
+from ka2er_training.run_identity import begin, identity_of
 from ka2er_training.workspace import read_json
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.experts import Expert
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from napari_ka2er.model.student import Student
 
     Progress = Callable[[float, str], None]
+
+logger = logging.getLogger(__name__)
 
 # Share of the progress bar that features and trunk take; clicks take the rest.
 _TRUNK = 0.75
@@ -59,6 +63,8 @@ class AmalgamationPlan:
         Instead of the preset's; between 0 (sparse mode runs every expert) and 1.
     alone : float or None
         Probability, from the first step on, that a window has no experts; None: the usual.
+    saves_memory : bool
+        See `ka2er_training.amalgamate.Recipe`.
     """
 
     preset: str = "tiny"
@@ -74,8 +80,19 @@ class AmalgamationPlan:
     task_strength: tuple[tuple[str, float], ...] = field(default=())
     sparse_threshold: float | None = None
     alone: float | None = None
+    saves_memory: bool = False
 
     def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 1),
+            ("polish_steps", 0),
+            ("click_steps", 0),
+            ("checkpoint_every", 1),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not least <= value < 2**32:
+                raise UserError(f"{name} of at least {least}", f"{value}")
         if self.sparse_threshold is not None:
             check_number(self.sparse_threshold, 0.0, 1.0, "a sparse threshold")
         if self.alone is not None:
@@ -97,11 +114,22 @@ def recipe_of(plan: AmalgamationPlan) -> Recipe:
     sizes = dataclasses.replace(sizes, **schedules, sparse_threshold=threshold)
     often = {} if plan.alone is None else {"alone": plan.alone, "mixed_from": 0.0}
     recipe = recipe_for(sizes, plan.seed, task_strength=plan.task_strength, **often)
-    return dataclasses.replace(recipe, foundation=plan.foundation)
+    return dataclasses.replace(recipe, foundation=plan.foundation, saves_memory=plan.saves_memory)
 
 
-def ingredients_of(workspace: Workspace, tasks: Sequence[str] = ()) -> Ingredients:
+def ingredients_of(
+    workspace: Workspace, tasks: Sequence[str] = (), device: str = "cpu"
+) -> Ingredients:
     """Return the training volumes and experts of a workspace's tasks.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        With at least one expert.
+    tasks : sequence of str
+        Only these; empty: all that have an expert.
+    device : str
+        Where the experts look at volumes.
 
     Raises
     ------
@@ -115,7 +143,7 @@ def ingredients_of(workspace: Workspace, tasks: Sequence[str] = ()) -> Ingredien
         remedy = "train one with ka2er expert train, or add one with ka2er expert add"
         raise UserError(f"at least one expert in {workspace.folder}", "none", remedy)
     records = {name: workspace.record(name) for name in chosen}
-    experts = [Expert.load(workspace.expert_folder(name)) for name in chosen]
+    experts = [Expert.load(workspace.expert_folder(name), device) for name in chosen]
     sources = [source for name in chosen for source in sources_of(workspace, name)]
     return Ingredients(
         {name: (record.task, record.spacing_mm) for name, record in records.items()},
@@ -167,16 +195,19 @@ def amalgamate_workspace(
     Raises
     ------
     UserError
-        If there are no experts or volumes.
+        If there are no experts or volumes, or the run to resume is another one.
     CancelledError
         If `cancelled` said so; ``resume`` goes on.
     """
     recipe, run = recipe_of(plan), workspace.run_folder("amalgamate")
-    ingredients = ingredients_of(workspace, plan.tasks)
+    ingredients = ingredients_of(workspace, plan.tasks, plan.device)
     cache = workspace.folder / "runs" / "cache"
     told = _shares(progress)
     # Under torchrun the first process holds the lock and keeps the result for all.
     with contextlib.nullcontext() if rank() else workspace.lock("amalgamate"):
+        with first_alone():
+            if not rank():
+                begin(run, identity_of(ingredients, recipe), resume=plan.resume)
         student, notes = amalgamate(
             ingredients, recipe, run, cache,
             resume=plan.resume, device=plan.device, progress=told(0.0, _TRUNK), cancelled=cancelled,
@@ -206,6 +237,10 @@ def _keep(
     name = add_student(workspace, student, card, experts)
     if current(workspace) is None:
         make_current(workspace, name)
+        logger.info("student %s in %s, the current one", name, student_folder(workspace, name))
+    else:
+        remedy = f"ka2er promote {workspace.folder} {name} makes it the current one"
+        logger.info("student %s in %s; %s", name, student_folder(workspace, name), remedy)
     return name
 
 

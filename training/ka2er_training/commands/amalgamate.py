@@ -39,6 +39,11 @@ def add(commands: Any) -> None:
         help="of the training windows that have no experts, from the first step on: more make "
         "distilled mode better, and want more steps (default: 0.25, from half of the steps on)",
     )
+    command.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        help="compute the foundation's features twice and keep none: less memory, more time",
+    )
     command.add_argument("--checkpoint-every", type=int, help="steps; instead of the preset's")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--resume", action="store_true", help="go on where a broken run stopped")
@@ -69,6 +74,7 @@ def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
         checkpoint_every=args.checkpoint_every,
         sparse_threshold=args.sparse_threshold,
         alone=args.alone,
+        saves_memory=args.gradient_checkpointing,
         seed=args.seed,
         device=args.device if args.executor else str(resolve_device(args.device)),
         resume=args.resume,
