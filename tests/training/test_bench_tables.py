@@ -80,6 +80,15 @@ def test_unfinished_cells_are_missing_not_zero(made):
     assert table.rows[0][2] == "missing"
 
 
+def test_systems_without_any_number_are_named_below_not_shown_empty(made):
+    made.add("main", "x", same(0.8))
+    made.add("main", "later", {}, finished=False)
+    table = tables.main_table(made.results)
+    assert [row[0] for row in table.rows] == ["x"]
+    assert table.note.endswith("Not measured: later.")
+    assert [row[0] for row in tables.label_table(made.results).rows] == ["x"]
+
+
 def test_labels_are_averaged_within_a_case_and_shown_by_themselves(made):
     made.add("main", "x", {"case": {"a": 1.0, "b": 0.5}})
     assert tables.main_table(made.results).rows[0][1] == "0.750, n=1"

@@ -95,17 +95,27 @@ class Results:
 def main_table(results: Results, metric: str = "dice") -> Table:
     """Return the table of all systems on all tasks."""
     tasks = results.names("main", "task")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for system in results.names("main", "system"):
         found = [results.values("main", metric, system=system, task=task) for task in tasks]
         rows.append((system, *(cell_text(seeds, metric) for seeds in found)))
+    rows, unmeasured = measured(rows)
     title = {"dice": "Dice", "nsd": "Surface Dice (NSD)", "hd95_mm": "HD95 in mm"}[metric]
     note = (
         "Mean over the labels within a case and over the test cases [95 % bootstrap interval over "
         "cases], number of cases. With several seeds a case counts once, with the mean over its "
         "seeds; ± is half the distance between the best and the worst seed's mean."
     )
+    if unmeasured:
+        note += f" Not measured: {', '.join(unmeasured)}."
     return Table(f"{title} by system and task", ("system", *tasks), tuple(rows), note)
+
+
+def measured(rows: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return the rows that have a number, and the systems that have none."""
+    is_empty = [all(cell == MISSING for cell in row[1:]) for row in rows]
+    pairs = list(zip(rows, is_empty, strict=True))
+    return [row for row, empty in pairs if not empty], [row[0] for row, empty in pairs if empty]
 
 
 def cell_text(seeds: list[dict[str, float]], metric: str = "dice") -> str:
@@ -176,6 +186,7 @@ def label_table(results: Results) -> Table:
         )
         for system in results.names("main", "system")
     ]
+    rows, _ = measured(rows)
     head = ("system", *(f"{task}: {label}" for task, label in pairs))
     return Table("Dice by label", head, tuple(rows))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ka2er_training.bench.stats import bootstrap
-from ka2er_training.bench.tables import MISSING, Results, Table, cell_text, signed
+from ka2er_training.bench.tables import MISSING, Results, Table, cell_text, measured, signed
 
 
 def few_table(results: Results) -> Table:
@@ -66,6 +66,7 @@ def shift_table(results: Results) -> Table:
         (system, *(_fall(results, system, column) for column in columns))
         for system in results.names("shift", "system")
     ]
+    rows, _ = measured(rows)
     note = (
         "Difference to the same system's unshifted Dice, cases of all tasks together, [95 % "
         "interval]. Synthetic shifts are paired by case; another series has other patients, and "
