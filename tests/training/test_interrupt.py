@@ -75,6 +75,8 @@ def test_a_stopped_amalgamation_resumes_with_the_same_numbers(with_expert, how, 
     assert "Traceback" not in told
     assert not list((cut.folder / "students").glob("v*"))
     assert start(cut, "--resume").wait() == 0
+    (page,) = (cut.folder / "reports").glob("amalgamation_v*.html")
+    assert "data:image" in page.read_text("utf-8")
     expected, got = weights(whole), weights(cut)
     assert expected.keys() == got.keys()
     assert all((expected[name] == got[name]).all() for name in expected)

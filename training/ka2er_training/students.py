@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.amalgamate import Ingredients, Recipe, amalgamate, prepare_cases, recipe_for
+from ka2er_training.amalgamation_report import amalgamation_report
 from ka2er_training.cases import Source
 from ka2er_training.click_work import train_clicks
 from ka2er_training.distributed import first_alone, rank
@@ -218,6 +219,10 @@ def amalgamate_workspace(
             resume=plan.resume, device=plan.device, progress=told(_TRUNK, 1.0), cancelled=cancelled,
         )  # fmt: skip
         name = "" if rank() else _keep(workspace, student, notes, ingredients)
+    if name:
+        page = workspace.folder / "reports" / f"amalgamation_{name}.html"
+        amalgamation_report(page, run, student, cases, notes)
+        logger.info("curves and pictures: %s", page)
     return {"version": name, "folder": str(workspace.folder / "students" / name), **notes}
 
 
