@@ -13,7 +13,7 @@ import torch
 
 from ka2er_training import nnunet
 from ka2er_training.child import run_child
-from ka2er_training.nnunet import Job, environment, fold_folder, latest_checkpoint
+from ka2er_training.nnunet import Job, environment, fold_folder
 from ka2er_training.presets import PRESETS
 from napari_ka2er.core.errors import CancelledError, UserError
 
@@ -123,13 +123,6 @@ def test_only_the_chosen_cuda_device_is_visible(tmp_path):
     assert environment(tmp_path, "cuda:1")["CUDA_VISIBLE_DEVICES"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in environment(tmp_path, "cuda")
     assert "CUDA_VISIBLE_DEVICES" not in environment(tmp_path, "cpu")
-
-
-def test_the_final_checkpoint_is_preferred_to_the_latest_and_that_to_the_best(tmp_path):
-    assert latest_checkpoint(tmp_path) is None
-    for name in ("best", "latest", "final"):
-        (tmp_path / f"checkpoint_{name}.pth").write_bytes(b"")
-        assert latest_checkpoint(tmp_path).name == f"checkpoint_{name}.pth"
 
 
 def test_the_losses_have_folders_of_their_own():

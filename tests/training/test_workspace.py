@@ -94,6 +94,15 @@ def test_an_error_in_the_settings_names_the_file(workspace):
         read_settings(path)
 
 
+def test_settings_that_are_no_utf_8_are_one_line(workspace, caplog):
+    path = workspace.folder / "ka2er.toml"
+    path.write_bytes(path.read_bytes() + "# Größe\n".encode("latin-1"))
+    assert main(["expert", "train", str(workspace.folder), "balls"]) == 2
+    (record,) = caplog.records
+    assert "utf-8" in record.getMessage()
+    assert str(path) in record.getMessage()
+
+
 def test_another_format_is_refused(workspace):
     path = workspace.folder / "ka2er.toml"
     path.write_text(path.read_text("utf-8").replace("format = 1", "format = 2"))

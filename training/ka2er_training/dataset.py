@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 # What nnU-Net reads as it is; everything else is converted to the first.
 COPIED_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+# Bytes: folders, locks and temporary files are named after a task, and file systems allow 255.
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +72,12 @@ def add_task(
     Raises
     ------
     UserError
-        If the name is taken or unusable, or a case cannot be used.
+        If the name is taken, too long or unusable, or a case cannot be used.
     CancelledError
         If `cancelled` said so.
     """
     name = options.name or re.sub(r"[^A-Za-z0-9_-]", "_", source.name)
-    if name in workspace.tasks:
-        raise UserError(
-            f"a new task name in {workspace.folder}", f"{name}, which exists", "give --name"
-        )
+    _check_name(workspace, name)
     checked = check_cases(source, options.read, progress, cancelled)
     labels = source.labels or found_labels(checked)
     require_every_label(labels, checked)
@@ -94,6 +93,17 @@ def add_task(
     splits = split_cases(workspace, checked)
     _install(workspace, record, source, options, list(zip(checked, splits, strict=True)))
     return record
+
+
+def _check_name(workspace: Workspace, name: str) -> None:
+    """Refuse a name that is taken or too long for folders, before any case is read."""
+    if name in workspace.tasks:
+        raise UserError(
+            f"a new task name in {workspace.folder}", f"{name}, which exists", "give --name"
+        )
+    if (size := len(name.encode())) > LONGEST_NAME:
+        wanted = f"a task name of at most {LONGEST_NAME} bytes"
+        raise UserError(wanted, f"{size}: {name[:20]}…", "give a shorter --name")
 
 
 def _median_spacing(checked: Sequence[CheckedCase]) -> tuple[float, float, float]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import reporting
-from ka2er_training.nnunet import FOLD, TRAINER_NAMES, latest_checkpoint, seed_everything
+from ka2er_training.expert_resume import latest_checkpoint
+from ka2er_training.nnunet import FOLD, TRAINER_NAMES, seed_everything
 from ka2er_training.presets import Preset
 from ka2er_training.workspace import read_json, write_json
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import run_child
+from ka2er_training.expert_resume import check_inputs, latest_checkpoint
 from ka2er_training.holdout import check_training_data
 from ka2er_training.nnunet import (
     FOLD,
     Job,
     environment,
     fold_folder,
-    latest_checkpoint,
     model_folder,
 )
 from ka2er_training.presets import LOSSES, PRESETS, check_choice
@@ -89,8 +89,8 @@ def train_expert(
     Raises
     ------
     UserError
-        If there is no such task, preset, loss or device, the same expert is in training, or
-        nnU-Net fails.
+        If there is no such task, preset, loss or device, the same expert is in training, it is
+        to be resumed with other data or settings than it began with, or nnU-Net fails.
     CancelledError
         If `cancelled` said so; the checkpoints are kept.
     """
@@ -100,8 +100,8 @@ def train_expert(
     monitor = Monitor(progress, job.preset.iterations)
     started = time.monotonic()
     with workspace.lock(f"expert-{task}"):
-        if plan.resume and latest_checkpoint(fold_folder(job)) is None:
-            logger.info("no checkpoint to resume from: starting from the beginning")
+        if plan.resume:
+            _check_resumed(job)
         _run(workspace, task, job, device, (monitor, cancelled))
         expert = _convert(workspace, task, model_folder(job), folds=FOLD, trust=True)
     monitor.show(1.0, "done")
@@ -124,7 +124,8 @@ def add_expert(
     ------
     UserError
         If there is no such task, the folder holds no model for its labels or none that the student
-        can use, or reading it would run code and `trust` is False.
+        can use (such as one of overlapping regions), the system refuses to write, or reading it
+        would run code and `trust` is False.
     """
     with workspace.lock(f"expert-{workspace.record(task).task.name}"):
         expert = _convert(workspace, task, folder, folds=None, trust=trust)
@@ -153,6 +154,15 @@ def _job(workspace: Workspace, task: str, plan: ExpertPlan) -> tuple[Job, str]:
         seed=plan.seed,
     )
     return job, str(device)
+
+
+def _check_resumed(job: Job) -> None:
+    """Say that there is nothing to resume, or refuse what began with other data or settings."""
+    folder = fold_folder(job)
+    if latest_checkpoint(folder) is None:
+        logger.info("no checkpoint to resume from: starting from the beginning")
+    else:
+        check_inputs(folder, job)
 
 
 def _run(
@@ -188,6 +198,5 @@ def _convert(
     from napari_ka2er.model.experts import convert_expert
 
     record, out = workspace.record(task), workspace.expert_folder(task)
-    out.parent.mkdir(parents=True, exist_ok=True)
     expert: Expert = convert_expert(folder, out, task=record.task, folds=folds, trust=trust)
     return expert

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import reporting
+from ka2er_training.expert_resume import latest_checkpoint, write_inputs
 from ka2er_training.presets import Preset
 from ka2er_training.workspace import read_json, write_json
 
@@ -142,6 +143,7 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
     checkpoint = latest_checkpoint(folder) if job.resume else None
     if checkpoint is None:
         shutil.rmtree(folder, ignore_errors=True)
+        write_inputs(folder, job)
     seed_everything(job.seed)
     plans = read_json(job.preprocessed / f"{job.preset.plans}.json")
     plans["continue_training"] = checkpoint is not None
@@ -176,12 +178,6 @@ def model_folder(job: Job) -> Path:
 def fold_folder(job: Job) -> Path:
     """Return where the checkpoints are."""
     return model_folder(job) / f"fold_{FOLD}"
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint to go on from; the best one is older and only a last resort."""
-    names = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _inputs(job: Job) -> str:

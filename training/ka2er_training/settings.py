@@ -166,7 +166,7 @@ def read_settings(path: Path) -> Settings:
     Raises
     ------
     UserError
-        If the file is missing, is no TOML, has an unknown key or an unusable value.
+        If the file is missing, is no UTF-8 or no TOML, has an unknown key or an unusable value.
     """
     try:
         return parse_settings(path.read_text(encoding="utf-8"))
@@ -174,7 +174,7 @@ def read_settings(path: Path) -> Settings:
         raise UserError(
             "a workspace (a folder with ka2er.toml)", f"{path.parent}", "ka2er init makes one"
         ) from error
-    except UserError as error:
+    except (UserError, UnicodeDecodeError) as error:
         raise UserError(f"a usable {path}", f"this: {error}") from error
 
 
