@@ -157,7 +157,32 @@ BROKEN = {
     "a list": (lambda f: (f / "student.json").write_text("[]"), "something else"),
     "binary json": (lambda f: (f / "student.json").write_bytes(b"\xff\xfe"), "JSON"),
     "unknown setting": (unknown_setting, "colour"),
+    "a card that is none": (lambda f: edit(f, card=[1]), "card"),
 }
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("heads", 7),
+        ("heads", 0),
+        ("heads", -1),
+        ("feature_size", "x"),
+        ("feature_size", 7),
+        ("width", 2.5),
+        ("dense_width", 0),
+        ("use_v2", "yes"),
+        ("sparse_threshold", "x"),
+        ("amalgamation", "magic"),
+        ("amalgamation", ["attention"]),
+    ],
+)
+def test_settings_that_no_student_can_be_built_from_are_refused(copy, setting, value):
+    config = json.loads((copy / "student.json").read_text("utf-8"))["config"]
+    edit(copy, config={**config, setting: value})
+    with pytest.raises(UserError, match="can be built from") as caught:
+        load_student(copy)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", BROKEN)

@@ -110,6 +110,89 @@ def test_a_cut_checkpoint_is_refused(tmp_path, model_folder):
         convert_expert(model_folder, tmp_path / "expert", trust=False)
 
 
+class Refusal:
+    """Fails when it is unpickled."""
+
+    def __reduce__(self):
+        return int, ("many",)
+
+
+def test_a_trusted_checkpoint_whose_code_fails_is_refused(tmp_path):
+    folder = make_model_folder(tmp_path / "model", TINY, refusal=Refusal())
+    with pytest.raises(UserError, match=r"fails with ValueError.*many") as caught:
+        convert_expert(folder, tmp_path / "expert", trust=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"init_args": {}}, "init_args name the configuration"),
+        ({"init_args": ["3d_fullres"]}, "init_args name the configuration"),
+        ({"network_weights": None}, "tensors by name"),
+        ({"network_weights": {"encoder": 3}}, "tensors by name"),
+        ({"inference_allowed_mirroring_axes": 5}, "axes to mirror"),
+    ],
+)
+def test_a_checkpoint_with_other_entries_is_refused(tmp_path, entries, words):
+    folder = make_model_folder(tmp_path / "model", TINY, **entries)
+    with pytest.raises(UserError, match=words):
+        convert_expert(folder, tmp_path / "expert", trust=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    weights = weights_of(TINY)
+    weights["decoder.seg_layers.0.bias"][0] = value
+    folder = make_model_folder(tmp_path / "model", TINY, weights=weights)
+    with pytest.raises(UserError, match=r"finite weights.*decoder\.seg_layers\.0\.bias"):
+        convert_expert(folder, tmp_path / "expert", trust=False)
+    assert not (tmp_path / "expert").exists()
+
+
+def test_weights_too_large_for_half_precision_are_refused(tmp_path):
+    weights = weights_of(TINY)
+    weights["decoder.seg_layers.0.bias"][0] = 1e6
+    folder = make_model_folder(tmp_path / "model", TINY, weights=weights)
+    convert_expert(folder, tmp_path / "expert", trust=False)
+    with pytest.raises(UserError, match="finite weights"):
+        convert_expert(folder, tmp_path / "half", trust=False, half=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"labels": ["front"]},
+        {"labels": {"background": 0, "front": "one"}},
+        {"channel_names": ["MR"]},
+        {"regions_class_order": [1]},
+        {"labels": {"background": 0, "front": 1, "back": 1}},
+    ],
+    ids=["list", "text", "list of channels", "short order", "twice"],
+)
+def test_a_dataset_that_cannot_be_read_is_refused(tmp_path, model_folder, change):
+    rewrite(model_folder / "dataset.json", lambda data: data.update(change))
+    with pytest.raises(UserError):
+        convert_expert(model_folder, tmp_path / "expert", trust=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("token_centres", "abc"),
+        ("token_centres", [[1, 2]]),
+        ("mirroring", [7]),
+        ("mirroring", 3),
+        ("configuration", 3),
+    ],
+)
+def test_a_changed_entry_of_an_expert_is_refused(tmp_path, model_folder, key, value):
+    convert_expert(model_folder, tmp_path / "expert", trust=False)
+    rewrite(tmp_path / "expert" / "expert.json", lambda entry: entry.update({key: value}))
+    with pytest.raises(UserError, match=f"{key} in|as mirroring, in"):
+        Expert.load(tmp_path / "expert")
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path, model_folder):
     torch.save({"state_dict": {}}, model_folder / "fold_0" / "checkpoint_final.pth")
     with pytest.raises(UserError, match="network_weights"):
@@ -245,6 +328,36 @@ def test_a_given_task_must_have_the_models_labels(tmp_path, model_folder):
         convert_expert(model_folder, tmp_path / "b", task=other, trust=False)
 
 
+def test_labels_of_other_names_are_taken_with_a_warning(tmp_path, model_folder, caplog):
+    task = Task("mine", (Label(1, "front"), Label(2, "dim")))
+    convert_expert(model_folder, tmp_path / "a", task=task, trust=False)
+    (record,) = caplog.records
+    assert (record.levelname, "back for dim" in record.getMessage()) == ("WARNING", True)
+    assert "front" not in record.getMessage()
+    caplog.clear()
+    task = Task("mine", (Label(1, "front"), Label(2, "back")))
+    convert_expert(model_folder, tmp_path / "b", task=task, trust=False)
+    assert not caplog.records
+
+
+def test_regions_are_converted_but_cannot_teach_a_task(tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "core": 2}
+    model = replace(TINY, labels=labels, regions_class_order=(1, 2))
+    folder = make_model_folder(tmp_path / "model", model)
+    expert = convert_expert(folder, tmp_path / "expert", trust=False)
+    with pytest.raises(UserError, match=r"labels do not overlap.*whole, core"):
+        convert_expert(folder, tmp_path / "other", task=expert.task, trust=False)
+    assert not (tmp_path / "other").exists()
+
+
+def test_values_that_are_no_series_cannot_teach_a_task(tmp_path):
+    labels = {"background": 0, "front": 1, "back": 3}
+    folder = make_model_folder(tmp_path / "model", replace(TINY, labels=labels))
+    task = Task("mine", (Label(1, "front"), Label(3, "back")))
+    with pytest.raises(UserError, match="values 1 to 2"):
+        convert_expert(folder, tmp_path / "expert", task=task, trust=False)
+
+
 def test_only_an_expert_is_replaced(tmp_path, model_folder):
     out = tmp_path / "expert"
     out.mkdir()
@@ -267,7 +380,7 @@ def test_a_failing_disk_leaves_the_old_expert(tmp_path, model_folder, monkeypatc
         raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(expert_files, "save_file", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         convert_expert(model_folder, out, trust=False, half=True)
     assert Expert.load(out).digest == first.digest
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expert", model_folder.name]

@@ -43,13 +43,21 @@ def test_the_layout_of_model_swinvit_loads(swinvit):
             "feature size",
         ),
     ],
-    ids=["matches nothing", "no state_dict", "another size"],
+    ids=["another layout", "no state_dict", "another size"],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, content, message):
     path = tmp_path / "weights.pt"
     torch.save(content, path)
     with pytest.raises(UserError, match=message):
         Foundation(small_config()).load_pretrained(path)
+
+
+def test_weights_that_change_nothing_are_refused(swinvit):
+    path, source = swinvit
+    foundation = Foundation(small_config())
+    foundation.net.swinViT.load_state_dict(source.state_dict())
+    with pytest.raises(UserError, match="matches nothing"):
+        foundation.load_pretrained(path)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):

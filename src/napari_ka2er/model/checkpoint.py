@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.student_card import FORMAT, FORMAT_VERSION, read_student_json
-from napari_ka2er.model.config import StudentConfig
+from napari_ka2er.model.config import Amalgamation, StudentConfig
 from napari_ka2er.model.device import place
 from napari_ka2er.model.loaded import Experts, LoadedStudent
 from napari_ka2er.model.student import Student
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Index tables that SwinUNETR computes from its sizes; they would add to every file for nothing.
 _DERIVED = "relative_position_index"
+# What PyTorch and MONAI raise where sizes do not go together.
+_UNBUILDABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError)
 _CARD_KEYS = ("version", "created", "lineage", "data", "metrics", "calibration", "notes")
 
 
@@ -129,9 +132,14 @@ def load_student(folder: Path, device: str | torch.device = "cpu") -> LoadedStud
     Raises
     ------
     UserError
-        If it is not one, is of a newer format, or its weights are damaged or do not fit.
+        If it is not one, is of a newer format, no student can be built from its configuration, or
+        its weights are damaged or do not fit.
     """
     text = read_student_json(folder)
+    if not isinstance(text["card"], dict):
+        raise UserError(
+            f"a card of names and values in {folder / 'student.json'}", "something else"
+        )
     config = StudentConfig.from_json(text["config"])
     path = folder / "student.safetensors"
     stored = _read_weights(path)
@@ -140,7 +148,7 @@ def load_student(folder: Path, device: str | torch.device = "cpu") -> LoadedStud
         raise UserError(
             f"the weights that {folder / 'student.json'} names", "others", "fetch it again"
         )
-    student = Student(config)
+    student = _build(config, folder)
     _load_strictly(student, stored, path)
     target = torch.device(device)
     place(student, target).eval().requires_grad_(False)
@@ -148,6 +156,31 @@ def load_student(folder: Path, device: str | torch.device = "cpu") -> LoadedStud
     identity = hashlib.sha256(f"{digest}{json.dumps(text['config'], sort_keys=True)}".encode())
     experts = Experts(folder, digests, target)
     return LoadedStudent(student, text["card"], experts, identity.hexdigest(), target)
+
+
+def _build(config: StudentConfig, folder: Path) -> Student:
+    wanted = f"a configuration that a student can be built from in {folder / 'student.json'}"
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if not _is_usable(value, setting.default):
+            raise UserError(wanted, f"{setting.name} {value!r}"[:200])
+    try:
+        return Student(config)
+    except UserError:
+        raise
+    except _UNBUILDABLE as error:
+        raise UserError(wanted, f"one where {error}"[:300]) from error
+
+
+def _is_usable(value: Any, usual: Any) -> bool:
+    """Return whether a setting's value is of the same kind as its usual one, sizes at least 1."""
+    if isinstance(usual, bool):
+        return isinstance(value, bool)
+    if isinstance(usual, int):
+        return type(value) is int and value >= 1
+    if isinstance(usual, float):
+        return type(value) in (int, float)
+    return not isinstance(usual, str) or value in get_args(Amalgamation)
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.model import expert_files
+from napari_ka2er.model.expert_checkpoint import read_checkpoint
 from napari_ka2er.model.expert_features import total_strides
 from napari_ka2er.model.expert_files import read_json
 from napari_ka2er.model.expert_probe import token_centres, trained_centres
@@ -29,17 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_CHECKPOINT = "checkpoint_final.pth"
-
-# nnU-Net's training log holds NumPy numbers; building these runs no code of the file's author.
-# NumPy 1 called the module otherwise.
-_SCALAR = np.float64(0).__reduce__()[0]
-_HARMLESS: list[Any] = [
-    _SCALAR,
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +85,12 @@ def convert(
     plan = expert_files.open_plan(model.plans, model.dataset, model.configuration)
     plan.check_for_student()
     known = task_of(model.plans, model.dataset)
-    if task is not None and set(task.values) != set(known.values):
-        wanted = f"a model of task {task.name} with values {task.values}"
-        raise UserError(wanted, f"values {known.values} in {model_folder}")
+    if task is not None:
+        _check_labels(task, known, has_regions=plan.labels.has_regions)
     network = _network(plan, model)
     if half:
         network.half().float()
+    _check_finite(network, model)
     strides = total_strides(network)
     probed = token_centres(network, plan.patch_size, strides)
     supervised = "NoDeepSupervision" not in model.trainer  # as nnU-Net's own trainers are named
@@ -133,6 +121,31 @@ def _network(plan: Plan, model: TrainedModel) -> nn.Module:
     return network
 
 
+def _check_labels(task: Task, known: Task, *, has_regions: bool) -> None:
+    """Refuse a model that cannot teach a task; warn of labels that are named otherwise."""
+    named = {label.value: label.name for label in known.labels}
+    if has_regions:
+        wanted = "a model whose labels do not overlap, as a task's labels do not"
+        remedy = "train one on labels that exclude each other"
+        raise UserError(wanted, f"one of regions ({', '.join(named.values())})", remedy)
+    if set(task.values) != set(known.values):
+        wanted = f"a model of task {task.name} with values {task.values}"
+        raise UserError(wanted, f"values {known.values}")
+    if max(named) > len(named):  # nnU-Net numbers its outputs; so do losses on them
+        raise UserError(f"a model with values 1 to {len(named)}", f"values {known.values}")
+    pairs = [(named[label.value], label.name) for label in task.labels]
+    if other := [f"{theirs} for {ours}" for theirs, ours in pairs if theirs != ours]:
+        text = "task %s: the model names labels otherwise (%s); make sure that it means the same"
+        logger.warning(text, task.name, ", ".join(other))
+
+
+def _check_finite(network: nn.Module, model: TrainedModel) -> None:
+    for name, tensor in expert_files.tensors_of(network).items():
+        if not bool(torch.isfinite(tensor).all()):
+            got = f"NaN or infinity in {name}, trained by {model.trainer}"
+            raise UserError("finite weights", got, "take another checkpoint, or train again")
+
+
 def read_model_folder(folder: Path, choice: Choice) -> TrainedModel:
     """Read one fold of the folder ``<trainer>__<plans>__<configuration>``.
 
@@ -148,8 +161,8 @@ def read_model_folder(folder: Path, choice: Choice) -> TrainedModel:
             "give the folder named <trainer>__<plans>__<configuration>",
         )
     fold = _choose_fold(folder, choice)
-    data = _read_checkpoint(folder / f"fold_{fold}" / choice.checkpoint, choice.trust)
-    trained = str(data["init_args"]["configuration"])
+    data = read_checkpoint(folder / f"fold_{fold}" / choice.checkpoint, trust=choice.trust)
+    trained = data["init_args"]["configuration"]
     if choice.configuration not in (None, trained):
         raise UserError(f"a model of {choice.configuration}", f"one of {trained} in {folder}")
     mirroring = data.get("inference_allowed_mirroring_axes")
@@ -183,45 +196,34 @@ def _choose_fold(folder: Path, choice: Choice) -> str:
     return found[0]
 
 
-def _read_checkpoint(path: Path, trust: bool) -> dict[str, Any]:
-    """Read a checkpoint, without running code from it if that is possible."""
-    needs = f"an nnU-Net checkpoint {path}"
-    try:
-        torch.serialization.get_unsafe_globals_in_checkpoint(path)  # reads the archive's directory
-        with torch.serialization.safe_globals(_HARMLESS):
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if not trust:
-            got = "one that runs its author's code when it is read"
-            remedy = "add --trust if you trust where it comes from"
-            raise UserError(f"{needs} that holds only numbers", got, remedy) from error
-        data = _unpickle(path)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(needs, f"a file that PyTorch cannot read ({error})") from error
-    keys = ("network_weights", "init_args", "trainer_name")
-    if not isinstance(data, dict) or any(key not in data for key in keys):
-        raise UserError(f"{needs} with {', '.join(keys)}", "a file without")
-    return data
-
-
-def _unpickle(path: Path) -> Any:
-    """Read a checkpoint and run what it wants run; only for files the user trusts."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    except (pickle.UnpicklingError, ImportError, AttributeError, RuntimeError) as error:
-        raise UserError(f"an nnU-Net checkpoint {path}", f"one that fails with {error}") from error
-
-
 def task_of(plans: Mapping[str, Any], dataset: Mapping[str, Any]) -> Task:
     """Return the task of an nnU-Net dataset, named like the dataset.
 
     Of a dataset with regions the labels are the regions, with the values that nnU-Net writes.
+
+    Raises
+    ------
+    UserError
+        If labels or channels are not as nnU-Net writes them.
     """
     name = re.sub(r"^Dataset\d+_", "", str(plans.get("dataset_name") or dataset.get("name") or ""))
     name = re.sub(r"[^\w-]+", "_", name, flags=re.ASCII) or "task"
-    channels = dataset.get("channel_names") or dataset.get("modality") or {"0": "MR"}
+    try:
+        return Task(name, _labels_of(dataset), _modality_of(dataset))
+    except UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise UserError("labels and channels in dataset.json", got) from error
+
+
+def _labels_of(dataset: Mapping[str, Any]) -> tuple[Label, ...]:
     foreground = {n: v for n, v in dataset["labels"].items() if n not in ("background", "ignore")}
     values = dataset.get("regions_class_order") or list(foreground.values())
     labels = [Label(int(v), str(n)) for n, v in zip(foreground, values, strict=True)]
-    modality = str(next(iter(channels.values())))
-    return Task(name, tuple(sorted(labels, key=lambda label: label.value)), modality)
+    return tuple(sorted(labels, key=lambda label: label.value))
+
+
+def _modality_of(dataset: Mapping[str, Any]) -> str:
+    channels = dataset.get("channel_names") or dataset.get("modality") or {"0": "MR"}
+    return str(next(iter(channels.values())))

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -37,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"a JSON file {path.name}", f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"a JSON object in {path}", f"a {type(data).__name__}")
@@ -50,7 +49,7 @@ def read_entry(folder: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the folder is not an expert's, or of another version.
+        If the folder is not an expert's, of another version, or its entries are of no use.
     """
     path = folder / "expert.json"
     if not path.is_file():
@@ -61,7 +60,23 @@ def read_entry(folder: Path) -> dict[str, Any]:
         raise UserError(f"format {FORMAT_VERSION} in {path}", f"{entry.get('format')}")
     if missing := [key for key in _ENTRIES if key not in entry]:
         raise UserError(f"{', '.join(missing)} in {path}", "none")
+    _check_entry(entry, path)
     return entry
+
+
+def _check_entry(entry: Mapping[str, Any], path: Path) -> None:
+    centres, axes = entry["token_centres"], entry["mirroring"] or []
+    are_triples = isinstance(centres, list) and all(_is_numbers(c) and len(c) == 3 for c in centres)
+    if not are_triples or not _is_numbers(axes) or not set(axes) <= {0, 1, 2}:
+        wanted = f"a triple of numbers per stage as token_centres, and axes as mirroring, in {path}"
+        raise UserError(wanted, f"{centres} and {axes}"[:200])
+    for key in ("digest", "configuration", "trainer"):
+        if not isinstance(entry[key], str):
+            raise UserError(f"a text as {key} in {path}", f"{entry[key]}"[:200])
+
+
+def _is_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, int | float) for value in values)
 
 
 def open_plan(plans: dict[str, Any], dataset: dict[str, Any], configuration: str) -> Plan:
@@ -126,26 +141,32 @@ def write_expert(
     Raises
     ------
     UserError
-        If there is already something else.
+        If there is already something else, or the system refuses to write; what was there stays.
     """
     if not _is_free(out):
         raise UserError("a new folder or an expert to replace", f"{out}", "choose another")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as building:
+            building.mkdir()
+            _write(building, network, texts, half)
+    except (OSError, SafetensorError) as error:
+        remedy = "check permissions and free space"
+        raise UserError(f"a place to write the expert {out}", f"{error}", remedy) from error
+
+
+def _write(
+    folder: Path, network: nn.Module, texts: Mapping[str, Mapping[str, Any]], half: bool
+) -> None:
     tensors = {
         name: (t.half() if half and t.is_floating_point() else t).contiguous()
         for name, t in tensors_of(network).items()
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as workshop:
-        building, old = Path(workshop) / "new", Path(workshop) / "old"
-        building.mkdir()
-        weights = building / "expert.safetensors"
-        save_file(tensors, weights)
-        weights.chmod(0o644)  # safetensors makes files that only their owner can read
-        for name, data in texts.items():
-            (building / name).write_text(json.dumps(data, indent=2), encoding="utf-8")
-        if out.exists():
-            os.replace(out, old)
-        os.replace(building, out)
+    weights = folder / "expert.safetensors"
+    save_file(tensors, weights)
+    weights.chmod(0o644)  # safetensors makes files that only their owner can read
+    for name, data in texts.items():
+        (folder / name).write_text(json.dumps(data, indent=2), encoding="utf-8")
 
 
 def _is_free(out: Path) -> bool:

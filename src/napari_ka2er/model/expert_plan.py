@@ -6,6 +6,9 @@ install where it is missing.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import warnings
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.model.expert_allowed import UNET, check_network, check_steps
 from napari_ka2er.model.expert_image import finite, nonzero_box
 from napari_ka2er.model.expert_resampling import resample_like_nnunet
 
@@ -34,6 +38,17 @@ if TYPE_CHECKING:
 
 # Logit outside nnU-Net's crop: far enough for a softmax or sigmoid of exactly 0 or 1 in float32.
 _CERTAIN = 120.0
+# What nnU-Net raises where plans hold something else than it wrote.
+_UNREADABLE = (
+    *(LookupError, TypeError, ValueError, ArithmeticError),
+    *(AttributeError, RuntimeError, AssertionError),
+)
+
+
+def _whole(name: str, values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list) or not all(isinstance(n, int | float) for n in values):
+        raise ValueError(f"{name} {values!r}")
+    return tuple(int(n) for n in values)
 
 
 class Plan:
@@ -50,7 +65,9 @@ class Plan:
     Raises
     ------
     UserError
-        If the plans cannot be read, or the configuration is 2D or the second half of a cascade.
+        If the plans cannot be read or name something else than nnU-Net's own parts (see
+        `napari_ka2er.model.expert_allowed`), or the configuration is 2D or the second half of a
+        cascade.
     """
 
     def __init__(self, plans: dict[str, Any], dataset: dict[str, Any], name: str) -> None:
@@ -61,15 +78,20 @@ class Plan:
             with warnings.catch_warnings():  # about old plans, which nnU-Net converts well
                 warnings.simplefilter("ignore")
                 self.configuration = self.manager.get_configuration(name)
+            check_network(self.configuration.configuration["architecture"])
+            check_steps(self.manager, self.configuration)
             self.labels = self.manager.get_label_manager(dataset)
             n = determine_num_input_channels(self.manager, self.configuration, dataset)
             self.n_channels = int(n)
-            self.transpose = tuple(int(axis) for axis in self.manager.transpose_forward)
-            self.patch_size = tuple(int(n) for n in self.configuration.patch_size)
-        except (KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+            self.transpose = _whole("transpose_forward", self.manager.transpose_forward)
+            self.patch_size = _whole("patch_size", self.configuration.patch_size)
+            self._refuse_what_has_no_volume_features()
+            self._check_numbers()
+        except UserError:
+            raise
+        except _UNREADABLE as error:
             wanted = f"plans.json and dataset.json of nnU-Net v2 with configuration {name}"
             raise UserError(wanted, f"{type(error).__name__}: {error}") from error
-        self._refuse_what_has_no_volume_features()
 
     def _refuse_what_has_no_volume_features(self) -> None:
         if len(self.patch_size) != 3:
@@ -79,6 +101,21 @@ class Plan:
         if before is not None:
             got = f"{self.name}, which also needs the result of {before}"
             raise UserError("an expert that needs only the image", got, "take 3d_fullres")
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers that only prediction would trip over."""
+        settings, spacing = self.configuration, [float(s) for s in self.configuration.spacing]
+        if min(self.patch_size) < 1 or not all(math.isfinite(s) and s > 0 for s in spacing):
+            raise ValueError(f"patch_size {self.patch_size} and spacing {spacing}")
+        for order in (self.transpose, self.manager.transpose_backward):
+            if sorted(order) != [0, 1, 2] or len(spacing) != 3:
+                raise ValueError(f"axes {order} with spacing {spacing}")
+        for each in (settings.normalization_schemes, settings.use_mask_for_norm):
+            if len(each) != self.n_channels:
+                raise ValueError(f"{each} for {self.n_channels} channels")
+        known = self.manager.foreground_intensity_properties_per_channel
+        if missing := {str(n) for n in range(self.n_channels)} - set(known):
+            raise ValueError(f"no foreground_intensity_properties of channel {min(missing)}")
 
     def check_for_student(self) -> None:
         """Refuse, with the reason, what a student with one channel cannot use."""
@@ -105,22 +142,22 @@ class Plan:
             If it is not a U-Net of dynamic-network-architectures.
         """
         configuration = self.configuration
-        wanted = "a U-Net of dynamic-network-architectures, encoder and decoder, in plans.json"
         try:
-            network: nn.Module = get_network_from_plans(
-                configuration.network_arch_class_name,
-                configuration.network_arch_init_kwargs,
-                configuration.network_arch_init_kwargs_req_import,
-                self.n_channels,
-                self.labels.num_segmentation_heads,
-                allow_init=False,
-                deep_supervision=False,
-            )
-        except (ImportError, TypeError, KeyError) as error:
-            raise UserError(wanted, f"{error}") from error
+            with contextlib.redirect_stdout(io.StringIO()):  # it announces where it looks
+                network: nn.Module = get_network_from_plans(
+                    configuration.network_arch_class_name,
+                    configuration.network_arch_init_kwargs,
+                    configuration.network_arch_init_kwargs_req_import,
+                    self.n_channels,
+                    self.labels.num_segmentation_heads,
+                    allow_init=False,
+                    deep_supervision=False,
+                )
+        except (ImportError, *_UNREADABLE) as error:
+            raise UserError(UNET, f"{type(error).__name__}: {error}") from error
         names = {name for name, _ in network.named_modules()}
         if not names >= {"encoder.stages", "decoder.transpconvs", "decoder.stages"}:
-            raise UserError(wanted, configuration.network_arch_class_name)
+            raise UserError(UNET, configuration.network_arch_class_name)
         return network.eval().requires_grad_(False)
 
     def at_spacing(self, spacing: Sequence[float]) -> ConfigurationManager:

@@ -48,7 +48,8 @@ def convert_expert(
     out : Path
         The expert's folder; an expert that is already there is replaced.
     task : Task, optional
-        What the expert segments; by default from dataset.json.
+        What the expert is to teach a student, with the model's labels, which may not overlap; by
+        default from dataset.json, regions too.
     configuration, folds, checkpoint, trust
         See `napari_ka2er.model.expert_convert.Choice`.
     half : bool
@@ -57,7 +58,7 @@ def convert_expert(
     Raises
     ------
     UserError
-        If the folder holds no such model, or the student cannot use it.
+        If the folder holds no such model, the student cannot use it, or `out` cannot be written.
     """
     choice = expert_convert.Choice(configuration, folds, checkpoint, trust)
     expert_convert.convert(Path(model_folder), Path(out), choice, task=task, half=half)

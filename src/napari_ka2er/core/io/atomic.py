@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -42,6 +43,48 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         remove(temporary)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, or that cannot be made; make nothing.
+
+    Raises
+    ------
+    UserError
+        If it is a file or below one, or the system refuses to write there.
+    """
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"a folder to write to at {folder}", f"{there}, which is a file")
+    try:  # permissions alone do not tell: root has them all, in read-only file systems too
+        with TemporaryDirectory(prefix=".ka2er-", dir=there):
+            pass
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises
+    ------
+    UserError
+        If the system refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refused(folder, error) from error
+
+
+def _refused(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"to write in {folder}",
+        error.strerror or f"{error}",
+        "check permissions and free space, or choose another folder",
+    )
 
 
 def remove(path: Path) -> None:
