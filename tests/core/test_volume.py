@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.volume import Geometry, Volume, corners
+from napari_ka2er.core.volume import Geometry, Volume, corners, is_invertible
 
 # Z runs along the world's x, turned round; Y along z; X along y: no axis lies on its namesake.
 AFFINE = np.array(
@@ -93,12 +95,44 @@ def test_the_affine_is_a_copy_that_cannot_be_changed():
 
 @pytest.mark.parametrize(
     "affine",
-    [np.zeros((4, 4)), np.eye(3), np.diag([1, 1, 0, 1]), np.diag([1, np.nan, 1, 1])],
-    ids=["zero", "3x3", "flat", "nan"],
+    [
+        np.zeros((4, 4)),
+        np.eye(3),
+        np.diag([1, 1, 0, 1]),
+        np.diag([1, np.nan, 1, 1]),
+        np.diag([1, np.inf, 1, 1]),
+        np.diag([1, 1, 1, 0]),
+        np.eye(4)[[0, 1, 1, 3]],
+    ],
+    ids=["zero", "3x3", "flat", "nan", "infinite", "no last row", "same direction"],
 )
 def test_an_affine_that_cannot_be_inverted_is_refused(affine):
     with pytest.raises(UserError, match="wanted a finite, invertible"):
         Volume(np.zeros((2, 3, 4)), affine)
+
+
+@given(
+    st.lists(st.integers(-4, 4), min_size=9, max_size=9),
+    st.floats(-7, 3),
+    st.lists(st.floats(-7, 3), min_size=3, max_size=3),
+)
+def test_whether_an_affine_can_be_inverted_does_not_depend_on_its_units(numbers, one, each):
+    """All axes by one factor, and each by its own, from 1e-7 to 1e3; whole numbers are exact."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(numbers, (3, 3))
+    expected = round(np.linalg.det(affine[:3, :3])) != 0
+    assert is_invertible(affine) is expected
+    assert is_invertible(affine @ np.diag([*[10**one] * 3, 1])) is expected
+    assert is_invertible(affine @ np.diag([*(10.0 ** np.array(each)), 1])) is expected
+
+
+def test_voxels_of_a_microscope_are_compared_by_their_own_size():
+    affine = np.diag([2e-4, 6.5e-5, 6.5e-5, 1])
+    moved = affine.copy()
+    moved[2, 3] += 6.5e-5  # one voxel
+    assert not Geometry((2, 3, 4), affine).is_close(Geometry((2, 3, 4), moved))
+    moved[2, 3] = 6.5e-7
+    assert Geometry((2, 3, 4), affine).is_close(Geometry((2, 3, 4), moved))
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (2, 2, 3, 4, 5), (0, 3, 4), (1, 3, 0, 4)])

@@ -6,7 +6,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io import SUFFIXES, WRITTEN_SUFFIXES, is_readable, read_volume
+from napari_ka2er.core.io import (
+    SUFFIXES,
+    WRITTEN_SUFFIXES,
+    distinct,
+    is_readable,
+    read_volume,
+    volumes_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,7 +26,10 @@ _DEFAULT_SUFFIX = ".nii.gz"
 
 
 def list_inputs(inputs: Sequence[Path]) -> list[Path]:
-    """Return the volumes that paths stand for; folders of image files are opened, sorted by name.
+    """Return the volumes that paths stand for, each once; folders are opened, sorted by name.
+
+    A DICOM series is one volume: a folder that holds nothing else stands for itself, and of several
+    files of a series, as a shell's ``*.dcm`` names them, the first counts.
 
     Raises
     ------
@@ -30,29 +40,22 @@ def list_inputs(inputs: Sequence[Path]) -> list[Path]:
     for path in inputs:
         if not path.exists():
             raise UserError("a volume or a folder of volumes", f"{path}, which does not exist")
-        inside = _volumes_in(path) if path.is_dir() else []
+        inside = volumes_in(path) if path.is_dir() else []
         if not inside and not is_readable(path):
             raise UserError(f"a volume ({', '.join(SUFFIXES)}, DICOM) or a folder", f"{path}")
         found += inside or [path]
-    return list(dict.fromkeys(found))
+    return distinct(found)
 
 
-def _volumes_in(folder: Path) -> list[Path]:
-    """Return the image files in a folder; none if it is itself a volume."""
-    if folder.name.lower().endswith(".zarr"):
-        return []
-    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(SUFFIXES))
-
-
-def read_ahead(paths: Sequence[Path]) -> Iterator[tuple[Path, Future[Volume]]]:
+def read_ahead(paths: Sequence[Path], level: int = 0) -> Iterator[tuple[Path, Future[Volume]]]:
     """Yield paths and their volumes to be; while one is used, the next is read in a thread."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(read_volume, paths[0])
+        coming = pool.submit(read_volume, paths[0], level)
         for number, path in enumerate(paths):
             current = coming
             wait([current])
             if number + 1 < len(paths):
-                coming = pool.submit(read_volume, paths[number + 1])
+                coming = pool.submit(read_volume, paths[number + 1], level)
             yield path, current
 
 

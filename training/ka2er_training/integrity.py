@@ -31,6 +31,10 @@ class ReadOptions:
     channel: int | None = None
     patient: str = ""
 
+    def __post_init__(self) -> None:
+        if self.channel is not None and self.channel < 0:
+            raise UserError("a channel of at least 0", f"{self.channel}")
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedCase:
@@ -96,9 +100,28 @@ def require_every_label(labels: Sequence[Label], checked: Sequence[CheckedCase])
         raise UserError("every label in at least one case", f"none with {', '.join(absent)}")
 
 
-def read_channel(path: Path, channel: int | None) -> Volume:
-    """Return an image with one channel: its only one, or the chosen one of a 4D file."""
-    volume = read_volume(path)
+def read_channel(path: Path, channel: int | None, n_channels: int | None = None) -> Volume:
+    """Return an image with one channel: its only one, or the chosen one of a 4D file.
+
+    Parameters
+    ----------
+    path : Path
+        The image.
+    channel : int, optional
+        Which one, where there are several.
+    n_channels : int, optional
+        How many a fourth axis of NIfTI holds, as the data set says; with any other number it is
+        time.  By default what was checked before is believed: all of it is channels if one is
+        chosen.
+
+    Raises
+    ------
+    UserError
+        If the image cannot be read, has several channels and none is chosen, or not this one.
+    """
+    if n_channels is None and channel is None:
+        n_channels = 0
+    volume = read_volume(path, n_channels=n_channels)
     if volume.n_channels == 1:
         return replace(volume, data=volume.channels[0], channel_names=volume.channel_names[:1])
     if channel is None:
@@ -107,8 +130,8 @@ def read_channel(path: Path, channel: int | None) -> Volume:
             f"{volume.n_channels} in {path}",
             "choose --channel",
         )
-    if channel >= volume.n_channels:
-        raise UserError(f"a channel below {volume.n_channels} of {path}", f"{channel}")
+    if not 0 <= channel < volume.n_channels:
+        raise UserError(f"a channel from 0 to {volume.n_channels - 1} of {path}", f"{channel}")
     return Volume(
         volume.channels[channel], volume.affine, (volume.channel_names[channel],), volume.name
     )
@@ -120,7 +143,8 @@ def patient_of(case_id: str, pattern: str) -> str:
     Raises
     ------
     UserError
-        If the pattern is none, or finds nothing.
+        If the pattern is none, or it or its first group finds nothing: one nameless patient of many
+        cases could not be split.
     """
     if not pattern:
         return case_id
@@ -130,7 +154,14 @@ def patient_of(case_id: str, pattern: str) -> str:
         raise UserError("a regular expression as --patient", f"{pattern}: {error}") from error
     if not found:
         raise UserError(f"case ids that the patient pattern {pattern} fits", case_id)
-    return found.group(1) if found.re.groups else found.group()
+    patient: str | None = found.group(1) if found.re.groups else found.group()
+    if not patient:
+        raise UserError(
+            f"a patient pattern that finds something in every case id ({pattern})",
+            f"nothing in {case_id}",
+            "its first group, if it has any, is the patient: use one, as in '^(p[0-9]+)_'",
+        )
+    return patient
 
 
 def label_digest(labels: NDArray[Any], geometry: Geometry) -> str:
@@ -140,7 +171,7 @@ def label_digest(labels: NDArray[Any], geometry: Geometry) -> str:
 
 def _check(case: SourceCase, source: Source, options: ReadOptions) -> CheckedCase:
     """Read one case and compare image and labels."""
-    volume = read_channel(case.image, options.channel)
+    volume = read_channel(case.image, options.channel, source.n_channels)
     if min(volume.shape) < 2:
         raise UserError("volumes of several slices", f"{case.image} of shape {volume.shape}")
     values, digest = frozenset[int](), ""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ka2er_training.inputs import case_names, list_inputs, read_ahead, stem_of, suffix_for
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io import WRITTEN_SUFFIXES, write_labels, write_volume
+from napari_ka2er.core.io import WRITTEN_SUFFIXES, check_target, write_labels, write_volume
+from napari_ka2er.core.io.atomic import make_folder, require_writable
 from napari_ka2er.model.maps import expert_names, uncertainty_map
 from napari_ka2er.model.ranking import TaskFit, taken_or_refuse
 
@@ -39,11 +40,14 @@ class Wanted:
         Also write how unsure each voxel is.
     expert_map : bool
         Also write how much each expert was trusted.
+    level : int
+        Level of an OME-Zarr pyramid, 0 is the finest; other formats have level 0 only.
     """
 
     tasks: tuple[str, ...] = ()
     uncertainty: bool = False
     expert_map: bool = False
+    level: int = 0
 
 
 def predict_files(
@@ -80,18 +84,23 @@ def predict_files(
     Raises
     ------
     UserError
-        If an input or a task is unknown, nothing fits, or a file cannot be written.  Of several
-        volumes the others are segmented first.
+        Before any work, if an input or a task is unknown or `out` cannot be written; then if
+        nothing fits or a volume lacks the level.  Of several volumes the others are segmented
+        first.
     """
     for task in wanted.tasks:
         predictor.entry(task)
     paths = list_inputs(inputs)
     if _is_file(out) and (len(paths) > 1 or len(wanted.tasks) > 1):
         raise UserError("a folder to write several label maps to", f"the file {out}")
+    if _is_file(out):
+        check_target(out)
+    else:
+        require_writable(out)
     names = case_names(paths)
     results: list[dict[str, Any]] = []
     refused: list[UserError] = []
-    for number, (path, reading) in enumerate(read_ahead(paths)):
+    for number, (path, reading) in enumerate(read_ahead(paths, wanted.level)):
         show = _part(progress, number, len(paths), names[path])
         try:
             predictor.set_volume(reading.result())
@@ -142,7 +151,7 @@ def _predict_task(
     """Segment one task of the current volume and write what is wanted."""
     volume = predictor.volume
     result = predictor.segment(fit.task, progress=progress)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     write_labels(target, result.labels, volume, result.task)
     entry: dict[str, Any] = {
         "task": fit.task,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io import write_labels
+from napari_ka2er.core.io import check_target, write_labels
+from napari_ka2er.core.io.atomic import make_folder
 from napari_ka2er.core.task import Label, Task
 
 if TYPE_CHECKING:
@@ -57,14 +58,15 @@ def prompt_volume(
     Raises
     ------
     UserError
-        If task or label are unknown, or a prompt lies outside the volume.
+        If task or label are unknown, a prompt lies outside the volume, or `out` cannot be written.
     """
     task = predictor.entry(clicks.task).task
     label = _label(task, clicks.label)
+    check_target(out)
     predictor.set_volume(volume)
     mask, answers = _answer(predictor, clicks, None if label is None else label.value)
     shown = Task(task.name, (label or Label(1, "object"),), task.modality)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_labels(out, mask * np.uint16(shown.values[0]), volume, shown)
     return {
         "labels": str(out),

@@ -46,6 +46,8 @@ class Source:
         In the order of their ids.
     licence, reference : str
         As far as the source says.
+    n_channels : int
+        How many channels the fourth axis of each image holds, as in MSD; 0 where it would be time.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Source:
     cases: tuple[SourceCase, ...]
     licence: str = ""
     reference: str = ""
+    n_channels: int = 0
 
 
 def read_source(folder: Path, channel: int | None = None) -> Source:
@@ -106,6 +109,7 @@ def _source(folder: Path, description: Mapping[str, Any], channel: int | None) -
         cases=(*cases, *_unlabelled(folder / "imagesUn")),
         licence=str(description.get("licence", description.get("license", ""))),
         reference=str(description.get("reference", "")),
+        n_channels=len(channels) if is_msd and len(channels) > 1 else 0,
     )
 
 
@@ -125,10 +129,10 @@ def read_folders(images: Path, labels: Path, names: Sequence[str], modality: str
     Raises
     ------
     UserError
-        If a folder is missing or empty, or an image lacks its labels or the reverse.
+        If a folder is missing or empty, an image lacks its labels or the reverse, or two files of
+        a folder are of the same case.
     """
-    found, drawn = _files_by_id(images), _files_by_id(labels)
-    found = {name.removesuffix("_0000"): path for name, path in found.items()}
+    found, drawn = _files_by_id(images, ending="_0000"), _files_by_id(labels)
     if odd := sorted(set(found) ^ set(drawn)):
         lacking = "labels" if odd[0] in found else "an image"
         raise UserError(
@@ -147,7 +151,7 @@ def with_unlabelled(source: Source, folder: Path) -> Source:
     Raises
     ------
     UserError
-        If the folder is missing or empty.
+        If the folder is missing or empty, or two of its files are of the same case.
     """
     _files_by_id(folder)
     return replace(source, cases=(*source.cases, *_unlabelled(folder)))
@@ -211,20 +215,22 @@ def _require_files(paths: Iterable[Path]) -> None:
 
 def _unlabelled(folder: Path) -> tuple[SourceCase, ...]:
     """Return a folder's images as cases without labels; none if there is no folder."""
-    files = _files_by_id(folder) if folder.is_dir() else {}
-    ids = {name.removesuffix("_0000"): path for name, path in files.items()}
+    ids = _files_by_id(folder, ending="_0000") if folder.is_dir() else {}
     return tuple(SourceCase(safe_id(name), ids[name], None) for name in sorted(ids))
 
 
-def _files_by_id(folder: Path) -> dict[str, Path]:
-    """Return a folder's readable files and image folders by name without suffix."""
+def _files_by_id(folder: Path, ending: str = "") -> dict[str, Path]:
+    """Return a folder's readable files and image folders by name without suffix and `ending`."""
     if not folder.is_dir():
         raise UserError("a folder of images", f"{folder}")
-    files = {
-        id_of(p): p
-        for p in sorted(folder.iterdir())
-        if not p.name.startswith(".") and is_readable(p)
-    }
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not is_readable(path):
+            continue
+        other = files.setdefault(id_of(path).removesuffix(ending), path)
+        if other != path:
+            got = f"{other.name} and {path.name} in {folder}"
+            raise UserError("one file for each case", got, "remove one")
     if not files:
         raise UserError(f"images in {folder} ({' '.join(SUFFIXES)})", "none")
     return files

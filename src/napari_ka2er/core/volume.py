@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # Reverses the axis order of a homogeneous coordinate: (x, y, z, 1) <-> (z, y, x, 1).
 REVERSE = np.eye(4)[[2, 1, 0, 3]]
+_LAST_ROW = (0.0, 0.0, 0.0, 1.0)
+# Volume of a voxel with edges of length 1: below, axes differ by no more than headers' rounding.
+_FLATTEST = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +43,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)
-        usable = affine.shape == (4, 4) and bool(np.isfinite(affine).all())
-        if not usable or abs(np.linalg.det(affine)) < 1e-12:
+        if not is_invertible(affine):
             raise UserError(
                 "a finite, invertible (4, 4) affine",
                 f"{affine.tolist()}",
@@ -81,10 +83,28 @@ class Geometry:
         return bool(np.all((index >= -0.5) & (index <= np.array(self.shape) - 0.5)))
 
     def is_close(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
-        """Return whether both lattices have the same shape, and corners alike to `tolerance_mm`."""
+        """Return whether both lattices have the same shape, and corners alike to `tolerance_mm`.
+
+        The tolerance is at most a twentieth of a voxel: one of a microscope is below 1 µm.
+        """
         if self.shape != other.shape:
             return False
+        tolerance_mm = min(tolerance_mm, 0.05 * min(self.spacing))
         return bool(np.abs(corners(self) - corners(other)).max() <= tolerance_mm)
+
+
+def is_invertible(affine: NDArray[np.float64]) -> bool:
+    """Return whether a matrix is a finite (4, 4) affine whose axes have lengths and differ.
+
+    The axes' lengths do not count: voxels of a microscope are as good as those of a scanner.
+    """
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        return False
+    axes = affine[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(lengths).all() or not lengths.all() or not np.allclose(affine[3], _LAST_ROW):
+        return False
+    return bool(abs(np.linalg.det(axes / lengths)) >= _FLATTEST)
 
 
 def corners(geometry: Geometry) -> NDArray[np.float64]:

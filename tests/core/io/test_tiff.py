@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -74,6 +76,80 @@ def test_ome_sizes_units_positions_and_channels(tmp_path):
 def test_a_plain_tiff_has_voxels_of_1_mm(tmp_path):
     tifffile.imwrite(tmp_path / "plain.tif", DATA, resolution=(72, 72), metadata=None)
     assert read_volume(tmp_path / "plain.tif").spacing == (1, 1, 1)
+
+
+def test_voxels_of_a_confocal_microscope_are_read(tmp_path):
+    sizes = {"PhysicalSizeZ": 0.2, "PhysicalSizeY": 0.065, "PhysicalSizeX": 0.065}
+    units = {f"{axis}Unit": "µm" for axis in sizes}
+    path = tmp_path / "cells.ome.tif"
+    metadata = {"axes": "ZYX", **sizes, **units}
+    tifffile.imwrite(path, DATA, ome=True, photometric="minisblack", metadata=metadata)
+    volume = read_volume(path)
+    np.testing.assert_allclose(volume.spacing, (2e-4, 6.5e-5, 6.5e-5))
+    for ending in (".tif", ".nii.gz", ".nrrd", ".mha", ".zarr"):
+        write_labels(tmp_path / f"labels{ending}", DATA, volume)
+        geometry = read_labels(tmp_path / f"labels{ending}")[1]
+        np.testing.assert_allclose(geometry.affine, volume.affine, rtol=1e-6, atol=1e-12)
+
+
+def write_sidecar(path, spacing):
+    path.write_text(json.dumps({"spacing": spacing}))
+
+
+@pytest.mark.parametrize(
+    ("name", "sidecar"),
+    [("c_0000.tif", "c.json"), ("c.tif", "c.json"), ("c_0001.tif", "c_0001.json")],
+    ids=["image", "label map", "label map of a case with a number"],
+)
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"ome": True}], ids=str)
+def test_a_file_without_spacing_has_the_one_that_nnunet_keeps_beside_it(
+    tmp_path, name, sidecar, options
+):
+    options = options | {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+    tifffile.imwrite(tmp_path / name, DATA, **options)
+    write_sidecar(tmp_path / sidecar, [5.0, 0.7, 0.3])
+    volume = read_volume(tmp_path / name)
+    assert volume.spacing == (5.0, 0.7, 0.3)
+    write_labels(tmp_path / "out.tif", DATA, volume)
+    assert read_labels(tmp_path / "out.tif")[1].spacing == (5.0, 0.7, 0.3)
+    write_sidecar(tmp_path / "out.json", [1.0, 1.0, 1.0])
+    assert read_labels(tmp_path / "out.tif")[1].spacing == (5.0, 0.7, 0.3)
+
+
+def test_what_nnunet_reads_is_what_we_read(tmp_path):
+    reader = pytest.importorskip("nnunetv2.imageio.tif_reader_writer").Tiff3DIO()
+    data = np.arange(30, dtype=np.uint16).reshape(2, 3, 5)
+    reader.write_seg(data, str(tmp_path / "c.tif"), {"spacing": [5.0, 0.7, 0.3]})
+    tifffile.imwrite(tmp_path / "c_0000.tif", data)
+    for name, values in (
+        ("c.tif", reader.read_seg(str(tmp_path / "c.tif"))),
+        ("c_0000.tif", reader.read_images([str(tmp_path / "c_0000.tif")])),
+    ):
+        volume = read_volume(tmp_path / name)
+        np.testing.assert_array_equal(volume.data, values[0][0])
+        assert volume.spacing == tuple(values[1]["spacing"])
+
+
+def test_the_spacing_in_the_file_comes_first(imagej):
+    write_sidecar(imagej.with_suffix(".json"), [5.0, 0.7, 0.3])
+    np.testing.assert_allclose(read_volume(imagej).spacing, (2e-3, 0.5e-3, 0.25e-3))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"spacing": [1, 2]}', '{"spacing": [1, 2, 0]}', '{"spacing": "x"}', "{", '"\\ud8"']
+)
+def test_a_broken_file_of_spacing_is_refused(tmp_path, text):
+    tifffile.imwrite(tmp_path / "c_0000.tif", DATA)
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(UserError, match=r"three lengths above 0.*c\.json"):
+        read_volume(tmp_path / "c_0000.tif")
+
+
+def test_other_json_beside_a_file_is_left_alone(tmp_path):
+    tifffile.imwrite(tmp_path / "c.tif", DATA)
+    for text in ('{"author": "x"}', "[1, 2, 3]"):
+        (tmp_path / "c.json").write_text(text)
+        assert read_volume(tmp_path / "c.tif").spacing == (1, 1, 1)
 
 
 @pytest.mark.parametrize(

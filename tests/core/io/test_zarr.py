@@ -65,6 +65,29 @@ def test_a_level_is_chosen_and_lies_where_it_should(pyramid):
         read_volume(pyramid, level=2)
 
 
+def test_labels_have_the_geometry_of_the_chosen_level(pyramid, tmp_path):
+    volume = read_volume(pyramid, level=1)
+    for name in ("labels.ome.zarr", "labels.nii.gz"):
+        write_labels(tmp_path / name, volume.data[0] > 3, volume)
+        labels, geometry = read_labels(tmp_path / name)
+        assert labels.shape == (4, 3, 4)
+        np.testing.assert_allclose(geometry.affine, volume.affine, rtol=1e-6, atol=1e-12)
+
+
+def test_units_of_nanometres_are_no_flat_space(tmp_path, image):
+    write_volume(tmp_path / "a.zarr", Volume(image.data, np.diag([5e-5, 5e-6, 4e-6, 1])))
+    group = zarr.open_group(tmp_path / "a.zarr")
+    ome = group.attrs["ome"]
+    ome["multiscales"][0]["axes"] = [
+        {"name": a, "type": "space", "unit": "nanometer"} for a in "zyx"
+    ]
+    ome["multiscales"][0]["datasets"][0]["coordinateTransformations"] = [
+        {"type": "scale", "scale": [50, 5, 4]}
+    ]
+    group.attrs["ome"] = ome
+    np.testing.assert_allclose(read_volume(tmp_path / "a.zarr").spacing, (5e-5, 5e-6, 4e-6))
+
+
 def test_labels_take_the_version_and_numbers_of_the_image(pyramid, tmp_path):
     volume = read_volume(pyramid)
     labels = np.arange(192).reshape(4, 6, 8)

@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--task", action="append", default=[], help="repeatable; default: all that fit"
     )
+    _add_level(command)
     command.add_argument("--save-uncertainty", action="store_true")
     command.add_argument("--save-expert-map", action="store_true")
     _add_order(commands)
@@ -36,6 +37,7 @@ def add(commands: Any) -> None:
     _add_common(command)
     command.add_argument("input", type=Path, metavar="INPUT")
     command.add_argument("--task", required=True)
+    _add_level(command)
     command.add_argument("--label", help="name or value (default: any structure)")
     command.add_argument(
         "--point",
@@ -69,6 +71,16 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     add_device(command)
 
 
+def _add_level(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--level",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of an OME-Zarr pyramid, whose voxels the label map has (default: 0, the finest)",
+    )
+
+
 def _loaded(args: argparse.Namespace) -> LoadedStudent:
     from napari_ka2er.model.catalogue import find_student
 
@@ -91,7 +103,7 @@ def run_predict(args: argparse.Namespace) -> list[dict[str, Any]]:
     from ka2er_training.prediction import Wanted, predict_files
     from ka2er_training.progress import progress_bar
 
-    wanted = Wanted(tuple(args.task), args.save_uncertainty, args.save_expert_map)
+    wanted = Wanted(tuple(args.task), args.save_uncertainty, args.save_expert_map, args.level)
     predictor = _predictor(args)
     with progress_bar() as progress:
         return predict_files(predictor, args.inputs, args.out, wanted, progress)
@@ -118,7 +130,7 @@ def run_prompt(args: argparse.Namespace) -> dict[str, Any]:
     from ka2er_training.prompted import Clicks, prompt_volume
     from napari_ka2er.core.io import read_volume
 
-    volume = read_volume(args.input)
+    volume = read_volume(args.input, args.level)
     prompts = [parse_point(text, volume.geometry) for text in args.point]
     return prompt_volume(_predictor(args), volume, args.out, Clicks(args.task, args.label, prompts))
 

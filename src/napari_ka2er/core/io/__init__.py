@@ -6,7 +6,7 @@ DICOM) are brought there; TIFF and OME-Zarr have no patient axes, their (z, y, x
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -14,14 +14,38 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.atomic import replacing
+from napari_ka2er.core.io.atomic import replacing, require_writable
 from napari_ka2er.core.io.checks import as_storable, refuse_values_outside, smallest_integers
+from napari_ka2er.core.io.formats import (
+    FORMATS,
+    SUFFIXES,
+    WRITTEN_SUFFIXES,
+    Format,
+    distinct,
+    module_name,
+    volumes_in,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ka2er.core.task import Task
     from napari_ka2er.core.volume import Geometry, Volume
+
+
+__all__ = [
+    "SUFFIXES",
+    "WRITTEN_SUFFIXES",
+    "check_target",
+    "distinct",
+    "is_label_map",
+    "is_readable",
+    "read_labels",
+    "read_volume",
+    "volumes_in",
+    "write_labels",
+    "write_volume",
+]
 
 
 class _Module(Protocol):
@@ -32,33 +56,12 @@ class _Module(Protocol):
     def write(self, path: Path, volume: Volume) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """A file format: the module that handles it, and the suffixes it reads and writes."""
-
-    module: str
-    suffixes: tuple[str, ...]
-    written: tuple[str, ...]
-
-
-# A detached header (.nhdr, .mhd) names its data file, so the pair cannot be replaced in one step.
-_FORMATS = (
-    _Format("nifti", (".nii", ".nii.gz"), (".nii", ".nii.gz")),
-    _Format("itk", (".nrrd", ".nhdr", ".mha", ".mhd"), (".nrrd", ".mha")),
-    _Format("dicom", (".dcm", ".ima"), ()),
-    _Format("tiff", (".tif", ".tiff"), (".tif", ".tiff")),
-    _Format("zarr", (".zarr",), (".zarr",)),
-)
-SUFFIXES = tuple(suffix for form in _FORMATS for suffix in form.suffixes)
-WRITTEN_SUFFIXES = tuple(suffix for form in _FORMATS for suffix in form.written)
-
-
 def is_readable(path: Path) -> bool:
     """Return whether `read_volume` would try this path; looks at names and first bytes only."""
-    return path.exists() and _module_name(path) is not None
+    return path.exists() and module_name(path) is not None
 
 
-def read_volume(path: Path, level: int = 0) -> Volume:
+def read_volume(path: Path, level: int = 0, n_channels: int | None = 0) -> Volume:
     """Return the volume in a file or folder.
 
     Parameters
@@ -68,6 +71,9 @@ def read_volume(path: Path, level: int = 0) -> Volume:
         or any file of a DICOM series (the rest of the series is found beside it).
     level : int, optional
         Level of an OME-Zarr pyramid, 0 is the finest.  Other formats have level 0 only.
+    n_channels : int, optional
+        How many channels a fourth axis of NIfTI holds, as in MSD; None for any number.  By default
+        it is time, unless the file calls it a vector.
 
     Returns
     -------
@@ -84,7 +90,7 @@ def read_volume(path: Path, level: int = 0) -> Volume:
     path = Path(path)
     if not path.exists():
         raise UserError("a volume", f"{path}, which does not exist", "check the path")
-    name = _module_name(path)
+    name = module_name(path)
     if name is None:
         raise UserError(*_unknown(path))
     if name == "zarr":
@@ -93,6 +99,10 @@ def read_volume(path: Path, level: int = 0) -> Volume:
         return zarr.read(path, level)
     if level:
         raise UserError("level 0, the only one in this format", f"level {level} of {path.name}")
+    if name == "nifti":
+        from napari_ka2er.core.io import nifti
+
+        return nifti.read(path, n_channels)
     return _module(name).read(path)
 
 
@@ -172,44 +182,43 @@ def write_volume(path: Path, volume: Volume) -> None:
         If the format is not one of `WRITTEN_SUFFIXES`, or the file cannot be written.
     """
     path = Path(path)
-    form = next((f for f in _FORMATS if path.name.lower().endswith(f.written or ("\0",))), None)
+    form = _written_format(path)
+    stored = replace(volume, data=as_storable(volume.data))
+    with replacing(path) as temporary:
+        _module(form.module).write(temporary, stored)
+
+
+def check_target(path: Path) -> None:
+    """Refuse a path that `write_volume` could not write, before the work of making a volume.
+
+    Folders that are missing are made later; they must be possible.
+
+    Raises
+    ------
+    UserError
+        As for `write_volume`.
+    """
+    _written_format(path)
+    require_writable(path.parent)
+
+
+def _written_format(path: Path) -> Format:
+    """Return the format in which to write a path."""
+    form = next((f for f in FORMATS if path.name.lower().endswith(f.written or ("\0",))), None)
     if form is None:
         raise UserError(
             f"a file name that ends with {', '.join(WRITTEN_SUFFIXES)}",
             path.name,
             "choose one of these",
         )
-    if path.is_dir() and _module_name(path) != form.module:
+    if path.is_dir() and module_name(path) != form.module:
         raise UserError(f"a file or an OME-Zarr at {path}", "a folder with something else in it")
-    stored = replace(volume, data=as_storable(volume.data))
-    with replacing(path) as temporary:
-        _module(form.module).write(temporary, stored)
+    return form
 
 
 def is_label_map(volume: Volume) -> bool:
     """Return whether the volume's file says that its values are labels."""
     return "labels" in volume.header and np.issubdtype(volume.data.dtype, np.integer)
-
-
-def _module_name(path: Path) -> str | None:
-    """Return the module that reads this existing path, or None."""
-    if path.is_dir() and any((path / n).is_file() for n in ("zarr.json", ".zgroup", ".zattrs")):
-        return "zarr"
-    if path.is_dir():
-        return "dicom" if any(_has_dicom_magic(p) for p in sorted(path.iterdir())) else None
-    for form in _FORMATS:
-        if form.module != "zarr" and path.name.lower().endswith(form.suffixes):
-            return form.module
-    return "dicom" if _has_dicom_magic(path) else None
-
-
-def _has_dicom_magic(path: Path) -> bool:
-    """Return whether a file, whatever its name, begins as DICOM files do."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _unknown(path: Path) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.volume import is_invertible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,7 +125,7 @@ def usable_affine(affine: NDArray[np.float64], name: str) -> NDArray[np.float64]
     UserError
         If it is not finite or squeezes space: `Geometry` would refuse it without naming the file.
     """
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+    if not is_invertible(affine):
         rows = "; ".join(" ".join(f"{v:.4g}" for v in row) for row in affine[:3])
         raise UserError(
             "a spacing above 0 and directions that differ",
@@ -132,6 +133,12 @@ def usable_affine(affine: NDArray[np.float64], name: str) -> NDArray[np.float64]
             "repair the file's header",
         )
     return affine
+
+
+def same_place(first: NDArray[np.float64], second: NDArray[np.float64]) -> bool:
+    """Return whether two affines agree to a millionth of a voxel, and of the largest offset."""
+    spacing = np.linalg.norm(second[:3, :3], axis=0).min()
+    return np.allclose(first, second, rtol=1e-9, atol=1e-6 * float(spacing))
 
 
 def refuse_time_series(sizes: Sequence[int], name: str, remedy: str) -> None:

@@ -86,7 +86,21 @@ def write(path: Path, volume: Volume) -> None:
 
 def _one_series(path: Path) -> tuple[str, list[Path]]:
     """Return the modality and the files of the only series in a folder, or of a file's series."""
-    folder = path if path.is_dir() else path.parent
+    series = series_in(path if path.is_dir() else path.parent)
+    if path.is_file():
+        series = [(modality, files) for modality, files in series if path in files]
+    if len(series) != 1:
+        got = ", ".join(f"{len(f)} {modality} images ({f[0].name} …)" for modality, f in series)
+        raise UserError(
+            f"one DICOM series in {path}",
+            f"{len(series)}: {got}" if series else "no DICOM image",
+            "give one file of the series you want" if series else "give the folder with its slices",
+        )
+    return series[0]
+
+
+def series_in(folder: Path) -> list[tuple[str, list[Path]]]:
+    """Return the modality and the files, sorted by name, of each DICOM series right in a folder."""
     series: dict[str, list[Path]] = {}
     modality: dict[str, str] = {}
     tags = ["SeriesInstanceUID", "Modality", "Rows"]
@@ -99,17 +113,7 @@ def _one_series(path: Path) -> tuple[str, list[Path]]:
             uid = str(head.get("SeriesInstanceUID", ""))
             series.setdefault(uid, []).append(file)
             modality[uid] = str(head.get("Modality", "") or "image")
-    if path.is_file():
-        series = {uid: files for uid, files in series.items() if path in files}
-    if len(series) != 1:
-        got = ", ".join(f"{len(f)} {modality[u]} images ({f[0].name} …)" for u, f in series.items())
-        raise UserError(
-            f"one DICOM series in {path}",
-            f"{len(series)}: {got}" if series else "no DICOM image",
-            "give one file of the series you want" if series else "give the folder with its slices",
-        )
-    uid, files = next(iter(series.items()))
-    return modality[uid], files
+    return [(modality[uid], files) for uid, files in series.items()]
 
 
 def _slices(file: Path) -> list[Slice]:

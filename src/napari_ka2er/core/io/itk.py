@@ -11,7 +11,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.checks import as_values, damaged, refuse_time_series, stem, usable_affine
+from napari_ka2er.core.io.checks import (
+    as_values,
+    damaged,
+    refuse_time_series,
+    same_place,
+    stem,
+    usable_affine,
+)
 from napari_ka2er.core.volume import REVERSE, Volume
 
 if TYPE_CHECKING:
@@ -82,7 +89,7 @@ def read(path: Path) -> Volume:
 def write(path: Path, volume: Volume) -> None:
     """Write a volume with the numbers it was read with, or those of its affine."""
     header = volume.header.get("itk")
-    if header is None or not np.allclose(header.affine, volume.affine, rtol=0, atol=1e-6):
+    if header is None or not same_place(header.affine, volume.affine):
         header = header_of(volume.affine)
     data = volume.data
     if len(header.spacing) == 2:

@@ -18,6 +18,7 @@ from napari_ka2er.core.io.checks import (
     damaged,
     logged,
     refuse_time_series,
+    same_place,
     stem,
     usable_affine,
 )
@@ -37,11 +38,12 @@ _LABEL_INTENT = 1002
 _CHANNEL_INTENTS = (1007, 2003, 2004)  # vector, RGB, RGBA
 
 
-def read(path: Path) -> Volume:
+def read(path: Path, n_channels: int | None = 0) -> Volume:
     """Return the volume in a NIfTI file.
 
     The affine is nibabel's choice: sform, else qform, else centred voxels.  A fifth axis, or a
-    fourth one that the intent code calls a vector, holds channels, and so do RGB voxels.
+    fourth one that the intent code calls a vector, holds channels, and so do RGB voxels.  A fourth
+    axis of size `n_channels` does too, or of any size for None: who asks knows it from elsewhere.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def read(path: Path) -> Volume:
         raise damaged("NIfTI file", path, error) from error
     header = image.header.copy()
     _refuse_zero_spacing(stored, path.name)
-    _refuse_series(header, path.name)
+    _refuse_series(header, path.name, n_channels)
     try:
         data = _channels_first(_array(image), header)
     except _READ_ERRORS as error:
@@ -75,7 +77,7 @@ def read(path: Path) -> Volume:
 def write(path: Path, volume: Volume) -> None:
     """Write a volume with the header it was read with, or a new one."""
     header = volume.header.get("nifti")
-    if header is not None and not np.allclose(_affine(header), volume.affine, rtol=0, atol=1e-6):
+    if header is not None and not same_place(_affine(header), volume.affine):
         header = None  # it was given another place since
     try:
         image = _new_image(volume) if header is None else _image_like(volume, header)
@@ -102,12 +104,15 @@ def _refuse_zero_spacing(stored: Any, name: str) -> None:
         )
 
 
-def _refuse_series(header: Any, name: str) -> None:
+def _refuse_series(header: Any, name: str, n_channels: int | None) -> None:
     """Refuse what has several time points, or more axes than channels and space."""
     sizes = header.get_data_shape()
     is_vector = int(header["intent_code"]) in _CHANNEL_INTENTS
+    is_vector |= len(sizes) == 4 and n_channels in (None, sizes[3])
     if len(sizes) < 2:
         raise UserError("at least 2 axes", f"sizes {sizes} in {name}")
+    if n_channels and len(sizes) == 4 and not is_vector:
+        raise UserError(f"{n_channels} channels as the fourth axis", f"sizes {sizes} in {name}")
     if (len(sizes) == 4 and sizes[3] > 1 and not is_vector) or (len(sizes) > 4 and sizes[3] > 1):
         refuse_time_series(sizes, name, "extract one time point first, for example with fslroi")
     if any(n > 1 for n in sizes[5:]):

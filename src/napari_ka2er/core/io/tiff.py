@@ -19,10 +19,17 @@ from napari_ka2er.core.io.checks import (
     damaged,
     logged,
     refuse_time_series,
+    same_place,
     stem,
     usable_affine,
 )
-from napari_ka2er.core.io.tiff_header import NAMESPACE, TiffHeader, imagej_header, ome_header
+from napari_ka2er.core.io.tiff_header import (
+    NAMESPACE,
+    TiffHeader,
+    imagej_header,
+    ome_header,
+    sidecar_header,
+)
 from napari_ka2er.core.volume import Volume
 
 if TYPE_CHECKING:
@@ -40,7 +47,8 @@ _IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 def read(path: Path) -> Volume:
     """Return the volume in the first image of a TIFF file.
 
-    The spacing is ImageJ's or OME's; a plain TIFF has none and counts as 1 mm.
+    The spacing is ImageJ's or OME's.  Where the file has none, nnU-Net's ``<case>.json`` beside it
+    counts, and without one 1 mm.
 
     Raises
     ------
@@ -59,6 +67,8 @@ def read(path: Path) -> Volume:
         raise
     except _READ_ERRORS as error:
         raise damaged("TIFF file", path, error) from error
+    if not header.has_spacing:
+        header = sidecar_header(path) or header
     data = as_values(_channels_first(data, axes, path.name), path.name)
     n = 1 if data.ndim == 3 else len(data)
     if len(names) != n:
@@ -78,7 +88,7 @@ def read(path: Path) -> Volume:
 def write(path: Path, volume: Volume) -> None:
     """Write an ImageJ TIFF where the volume came from one, an OME-TIFF else."""
     header = volume.header.get("tiff")
-    if header is None or not np.allclose(header.affine, volume.affine, rtol=0, atol=1e-9):
+    if header is None or not same_place(header.affine, volume.affine):
         spacing, units = volume.spacing, ("mm", "mm", "mm")
         header = TiffHeader("ome", spacing, units, tuple(volume.affine[:3, 3].tolist()))
     data = volume.data

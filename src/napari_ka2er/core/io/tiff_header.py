@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
 
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io.checks import mm_per
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import tifffile
     from numpy.typing import NDArray
 
@@ -47,6 +51,40 @@ class TiffHeader:
         affine = np.diag([*(s * mm_per(u) for s, u in pairs), 1.0])
         affine[:3, 3] = self.position
         return affine
+
+    @property
+    def has_spacing(self) -> bool:
+        """Whether the file says anything of its spacing: programs write 1 where they know none."""
+        is_named = any(unit not in ("", "pixel", "pixels") for unit in self.units)
+        return is_named or self.spacing != (1.0, 1.0, 1.0)
+
+
+def sidecar_header(path: Path) -> TiffHeader | None:
+    """Return the spacing (Z, Y, X) in mm that nnU-Net keeps beside a TIFF file, None if none.
+
+    It lies in ``case.json``, for the image ``case_0000.tif`` as for the label map ``case.tif``.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged, or its spacing is not three lengths above 0.
+    """
+    names = dict.fromkeys((path.stem, re.sub(r"_\d{4}$", "", path.stem)))
+    found = [path.with_name(f"{name}.json") for name in names]
+    sidecar = next((each for each in found if each.is_file()), None)
+    if sidecar is None:
+        return None
+    wanted = 'three lengths above 0 as "spacing"'
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "spacing" not in content:
+            return None  # of another program
+        z, y, x = (float(length) for length in content["spacing"])
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(wanted, f"{error} in {sidecar.name}", f"repair {sidecar}") from error
+    if not all(np.isfinite(s) and s > 0 for s in (z, y, x)):
+        raise UserError(wanted, f"{(z, y, x)} in {sidecar.name}", f"repair {sidecar}")
+    return TiffHeader("plain", (z, y, x), ("mm", "mm", "mm"))
 
 
 def imagej_header(file: tifffile.TiffFile) -> TiffHeader:

@@ -8,7 +8,14 @@ import numpy as np
 import zarr
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.checks import as_values, damaged, refuse_time_series, stem, usable_affine
+from napari_ka2er.core.io.checks import (
+    as_values,
+    damaged,
+    refuse_time_series,
+    same_place,
+    stem,
+    usable_affine,
+)
 from napari_ka2er.core.io.zarr_header import (
     NAMESPACE,
     ZarrHeader,
@@ -71,7 +78,7 @@ def read(path: Path, level: int = 0) -> Volume:
 def write(path: Path, volume: Volume) -> None:
     """Write an OME-Zarr of one level, in the version that the volume came from, or 0.5."""
     header = volume.header.get("zarr")
-    if header is None or not np.allclose(header.affine, volume.affine, rtol=0, atol=1e-9):
+    if header is None or not same_place(header.affine, volume.affine):
         translation = tuple(volume.affine[:3, 3].tolist())
         header = ZarrHeader("0.5", volume.spacing, translation, ("millimeter",) * 3)
     data = volume.data

@@ -1,0 +1,165 @@
+"""What `predict` and `prompt` read and where they write, checked before they segment."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+from pydicom.uid import generate_uid
+from tests.core.io.conftest import ct_slice
+from tests.model.folders import blob
+
+from ka2er_training.cli import main
+from ka2er_training.inputs import list_inputs
+from napari_ka2er.core.io import read_labels, read_volume, write_volume
+from napari_ka2er.model.predictor import Predictor
+
+
+@pytest.fixture
+def write_series(tmp_path):
+    """A function that writes the blob as a CT series of .dcm files."""
+
+    def write(name):
+        folder, data, uid = tmp_path / name, blob().data.astype("<i2"), generate_uid()
+        folder.mkdir(parents=True)
+        for number, plane in enumerate(data):
+            dataset = ct_slice(number, uid)
+            dataset.Rows, dataset.Columns = plane.shape
+            dataset.PixelData = plane.tobytes()
+            dataset.save_as(folder / f"slice{number:03d}.dcm", enforce_file_format=True)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def pyramid(tmp_path):
+    """The blob as an OME-Zarr, with a second level of half the size."""
+    path = tmp_path / "blob.ome.zarr"
+    write_volume(path, blob())
+    group = zarr.open_group(path)
+    group.create_array("1", data=np.ascontiguousarray(blob().data[::2, ::2, ::2]))
+    ome = group.attrs["ome"]
+    scale, shift = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    half = {"type": "scale", "scale": [2 * s for s in scale["scale"]]}
+    level = {"path": "1", "coordinateTransformations": [half, shift]}
+    ome["multiscales"][0]["datasets"].append(level)
+    group.attrs["ome"] = ome
+    return path
+
+
+@pytest.fixture
+def image(tmp_path):
+    write_volume(tmp_path / "blob.nii.gz", blob())
+    return tmp_path / "blob.nii.gz"
+
+
+@pytest.fixture
+def run(student_folder, tmp_path, capsys, caplog):
+    """Run a command on the student; return exit status, its JSON and the errors it logged."""
+
+    def call(command, *args):
+        caplog.clear()
+        words = [command, student_folder, "--cache-dir", tmp_path / "cache", "--json", *args]
+        status = main([*map(str, words)])
+        text = capsys.readouterr().out
+        errors = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+        return status, json.loads(text) if text else None, errors
+
+    return call
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Nothing is segmented."""
+
+    def refuse(*_, **__):
+        raise AssertionError("segmented before the arguments were checked")
+
+    monkeypatch.setattr(Predictor, "set_volume", refuse)
+
+
+def test_a_dicom_folder_is_segmented_once_and_named_after_the_folder(run, write_series, tmp_path):
+    folder = write_series("ct")
+    assert list_inputs([folder]) == [folder]
+    out = tmp_path / "out"
+    status, results, _ = run("predict", folder, "-o", out, "--task", "one", "--mode", "distilled")
+    assert status == 0
+    assert [result["input"] for result in results] == [str(folder)]
+    assert [path.name for path in out.iterdir()] == ["ct_one.nii.gz"]
+    assert read_labels(out / "ct_one.nii.gz")[1].is_close(read_volume(folder).geometry)
+
+
+def test_series_in_a_folder_are_taken_once_each(write_series, tmp_path):
+    a, b = write_series("study/a"), write_series("study/b")
+    assert list_inputs([tmp_path / "study"]) == [a, b]
+    write_volume(tmp_path / "study" / "c.nii.gz", blob())
+    assert list_inputs([tmp_path / "study"]) == [a, b, tmp_path / "study" / "c.nii.gz"]
+    assert list_inputs(sorted(a.iterdir())) == [a / "slice000.dcm"]
+    assert list_inputs([a, *sorted(a.iterdir()), b]) == [a, b]
+
+
+@pytest.mark.parametrize("name", ["out", "a.nii.gz"])
+def test_the_label_map_has_the_voxels_of_the_chosen_level(run, pyramid, tmp_path, name):
+    arguments = ("--task", "one", "--mode", "distilled", "--level", "1")
+    status, (result,), _ = run("predict", pyramid, "-o", tmp_path / name, *arguments)
+    assert status == 0
+    labels, geometry = read_labels(result["labels"])
+    expected = read_volume(pyramid, level=1)
+    assert labels.shape == expected.shape != read_volume(pyramid).shape
+    np.testing.assert_allclose(geometry.affine, expected.affine, atol=1e-6)
+
+
+def test_a_click_is_in_voxels_of_the_chosen_level(run, pyramid, tmp_path):
+    arguments = ("--task", "one", "--point", "2,2,2", "--level", "1")
+    assert run("prompt", pyramid, "-o", tmp_path / "a.mha", *arguments)[0] == 0
+    assert read_labels(tmp_path / "a.mha")[0].shape == read_volume(pyramid, level=1).shape
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("command", ["predict", "prompt"])
+@pytest.mark.parametrize(
+    ("level", "words"), [("2", "a level from 0 to 1"), ("-1", "a level from 0 to 1")]
+)
+def test_a_level_that_is_not_there_is_one_line(run, pyramid, tmp_path, command, level, words):
+    arguments = ["--task", "one", "--level", level, "-o", tmp_path / "a.mha"]
+    arguments += ["--point", "1,1,1"] if command == "prompt" else []
+    status, _, (line,) = run(command, pyramid, *arguments)
+    assert status == 2
+    assert words in line
+
+
+@pytest.mark.usefixtures("no_work")
+def test_other_formats_have_no_levels(run, image, tmp_path):
+    status, _, (line,) = run("predict", image, "-o", tmp_path, "--task", "one", "--level", "1")
+    assert status == 2
+    assert "level 0, the only one" in line
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("command", "out", "words"),
+    [
+        ("predict", "file", "which is a file"),
+        ("predict", "file/below", "which is a file"),
+        ("predict", "file/below/a.nii.gz", "which is a file"),
+        ("predict", "/proc/x", "wanted to write in /proc/x"),
+        ("predict", "folder.nii.gz", "a folder with something else"),
+        ("prompt", "file/a.nii.gz", "which is a file"),
+        ("prompt", "/proc/x/a.nii.gz", "wanted to write in /proc/x"),
+        ("prompt", "a.txt", "a file name that ends with"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_before_any_work(
+    run, image, tmp_path, command, out, words
+):
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "folder.nii.gz").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    points = ("--point", "1,1,1") if command == "prompt" else ()
+    status, _, (line,) = run(command, image, "-o", tmp_path / out, "--task", "one", *points)
+    assert status == 2
+    assert words in line
+    assert sorted(p for p in tmp_path.rglob("*") if "cache" not in p.parts) == before
