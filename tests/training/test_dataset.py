@@ -4,13 +4,14 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tests.training.conftest import AFFINE, phantom, write_raw
 
 from ka2er_training.cli import main
-from ka2er_training.dataset import TaskOptions, add_task
+from ka2er_training.dataset import TaskOptions, _median_spacing, add_task
 from ka2er_training.holdout import check_training_data, hold_out
 from ka2er_training.integrity import ReadOptions, patient_of
 from ka2er_training.sources import read_source, with_unlabelled
@@ -30,6 +31,18 @@ def everything(folder):
 def add(workspace, raw, **options):
     add_task(workspace, read_source(raw), TaskOptions(**options))
     return Workspace.open(workspace.folder)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        ((5, 0.7421875, 0.7421875), (5.0, 0.742, 0.742)),
+        ((2e-4, 6.512345e-5, 6.512345e-5), (2e-4, 6.512e-5, 6.512e-5)),  # a microscope's
+    ],
+)
+def test_a_task_is_given_the_median_spacing_and_never_zero(spacing, expected):
+    cases = [SimpleNamespace(spacing=spacing)] * 3
+    assert _median_spacing(cases) == expected
 
 
 def test_an_nnunet_dataset_becomes_a_task_split_by_patient(workspace, raw):

@@ -107,8 +107,9 @@ def _check_name(workspace: Workspace, name: str) -> None:
 
 
 def _median_spacing(checked: Sequence[CheckedCase]) -> tuple[float, float, float]:
-    """Return the median spacing of all cases, in mm, to the micrometre."""
-    z, y, x = np.median([one.spacing for one in checked], axis=0).round(3).tolist()
+    """Return the median spacing of all cases, in mm, to the micrometre or to four digits."""
+    spacings = np.median([one.spacing for one in checked], axis=0).tolist()
+    z, y, x = (round(mm, 3) if mm > 0.1 else float(f"{mm:.4g}") for mm in spacings)
     return z, y, x
 
 

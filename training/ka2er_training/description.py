@@ -72,7 +72,7 @@ def describe_volume(path: Path) -> dict[str, Any]:
         "volume": str(path),
         "shape": list(volume.shape),
         "channels": list(volume.channel_names),
-        "spacing_mm": [round(s, 6) for s in volume.spacing],
+        "spacing_mm": [float(f"{mm:.7g}") for mm in volume.spacing],
         "extent_mm": [round(e, 3) for e in volume.geometry.extent_mm],
         "type": str(data.dtype),
         "range": [float(data.min()), float(data.max())],

@@ -129,6 +129,7 @@ def add_expert(
     """
     with workspace.lock(f"expert-{workspace.record(task).task.name}"):
         expert = _convert(workspace, task, folder, folds=None, trust=trust)
+    logger.info("expert of %s in %s", task, expert.folder)
     return _outcome(workspace, task, expert)
 
 
