@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,23 @@ def test_what_was_found_counts():
     assert unsure.score < good.score
     assert nothing == TaskFit("t", 0.0, "looks right; found nothing", taken=False)
     assert judge("t", prior, None).taken is False
+
+
+def test_far_more_than_in_any_training_volume_does_not_fit():
+    found = Evidence(volume_ml=8000, confidence=0.85, null_weight=0.0)
+    fit = judge("brain", (1.0, "MR"), found, most_ml=1900)
+    assert not fit.taken
+    assert "more than in training (at most 1.9e+03 ml)" in fit.reason
+    assert judge("brain", (1.0, "MR"), Evidence(2200, 0.85, 0.0), most_ml=1900).score == 1
+    assert judge("brain", (1.0, "MR"), found).taken  # students of before know no limit
+
+
+def test_an_image_that_dicom_calls_otherwise_does_not_fit(brain):
+    pet = dataclasses.replace(mr(9), channel_names=("PT",))
+    score, reason = prior_fit(brain, fingerprint(pet))
+    assert (score, reason) == (0.0, "a PT image, but it was trained on MR")
+    same = dataclasses.replace(mr(9), channel_names=("MR",))
+    assert prior_fit(brain, fingerprint(same))[0] > 0.9
 
 
 def test_when_nothing_fits_one_line_says_why():

@@ -13,6 +13,7 @@ from torch import distributed, multiprocessing
 from ka2er_training.amalgamate import (
     Ingredients,
     amalgamate,
+    most_labelled,
     new_student,
     prepare_cases,
     recipe_for,
@@ -151,6 +152,12 @@ def test_features_on_disk_are_not_made_again(ingredients, config, tmp_path, monk
     for expert in ingredients.experts:
         monkeypatch.setattr(type(expert), "look", lambda *_: pytest.fail("looked again"))
     prepare_cases(ingredients, config, tmp_path)
+
+
+def test_the_most_that_labels_measure_is_known_per_task(ingredients):
+    # 8 x 12 x 8 and 6 x 12 x 8 voxels of 2 mm, in each labelled volume; one has no labels.
+    assert most_labelled(ingredients.sources, "one") == {"most_ml": (768 + 576) * 0.008}
+    assert most_labelled([s for s in ingredients.sources if s.label is None], "one") == {}
 
 
 def test_gradient_checkpointing_changes_no_number(config):

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ka2er_training.calibration import calibrate, open_shortcut
@@ -18,7 +19,8 @@ from ka2er_training.polish import polish
 from ka2er_training.student_work import student_work
 from ka2er_training.teaching import Teaching, lasting
 from napari_ka2er.core.errors import CancelledError, UserError
-from napari_ka2er.core.io import read_volume
+from napari_ka2er.core.io import read_labels, read_volume
+from napari_ka2er.core.metrics import volumes_ml
 from napari_ka2er.model.config import STRIDES, StudentConfig, TaskEntry
 from napari_ka2er.model.fingerprints import fingerprint, task_fingerprint
 from napari_ka2er.model.student import Student
@@ -108,8 +110,20 @@ def task_entries(ingredients: Ingredients, sizes: StudentPreset) -> list[TaskEnt
     for name, (task, spacing) in ingredients.tasks.items():
         prints = [fingerprint(read_volume(s.image)) for s in ingredients.sources if s.task == name]
         entry = task_entry(task, spacing, [tuple(p["extent_mm"]) for p in prints], sizes)
-        entries.append(dataclasses.replace(entry, intensity=task_fingerprint(prints)))
+        known = task_fingerprint(prints) | most_labelled(ingredients.sources, name)
+        entries.append(dataclasses.replace(entry, intensity=known))
     return entries
+
+
+def most_labelled(sources: Sequence[Source], task: str) -> dict[str, float]:
+    """Return how much the labels of one volume measure at most: ``most_ml``, or nothing."""
+    sizes = []
+    for source in sources:
+        if source.task == task and source.label is not None:
+            labels, geometry = read_labels(source.label)
+            values = [v for v in np.unique(labels).tolist() if v not in (0, source.ignore)]
+            sizes.append(sum(volumes_ml(labels, geometry, values).values()))
+    return {"most_ml": round(max(sizes), 3)} if sizes else {}
 
 
 def prepare_cases(

@@ -19,6 +19,9 @@ PERCENTILES = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
 # Hounsfield units between air, lung, lung's edge, fat, soft tissue, and bone or contrast agent.
 BANDS = (-900.0, -500.0, -150.0, -20.0, 150.0)
 
+# DICOM's names of kinds of volumes.
+MODALITIES = ("CT", "MR", "PT", "NM", "US")
+
 _MAX_SAMPLES = 1_000_000
 # How far outside the training volumes' range a volume may be and still fit: measured on the real
 # sets, one case's percentiles lie up to 0.1 of the range from the next case's.  Of CT the share of
@@ -39,7 +42,7 @@ def fingerprint(volume: Volume) -> dict[str, Any]:
     dict
         ``percentiles``: raw values at `PERCENTILES`, voxels at the minimum (padding, masked air)
         left out.  ``bands``: share of all voxels between `BANDS`.  ``extent_mm``: size along the
-        world's (Z, Y, X).  Plain data.
+        world's (Z, Y, X).  ``modality``: DICOM's, where the image came with one.  Plain data.
     """
     values = volume.channels[0].ravel()
     values = values[:: max(1, values.size // _MAX_SAMPLES)].astype(np.float64)
@@ -47,10 +50,12 @@ def fingerprint(volume: Volume) -> dict[str, Any]:
     raw = np.percentile(body if body.size else values, PERCENTILES)
     extent = grid_of(volume.geometry, (1.0, 1.0, 1.0), multiple=1).extent_mm
     counts = np.bincount(np.digitize(values, BANDS), minlength=len(BANDS) + 1)
+    modality = [name for name in volume.channel_names[:1] if name in MODALITIES]
     return {
         "percentiles": [float(v) for v in raw],
         "bands": [float(n) for n in counts / values.size],
         "extent_mm": list(extent),
+        **({"modality": modality[0]} if modality else {}),
     }
 
 

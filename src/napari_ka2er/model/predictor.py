@@ -243,7 +243,7 @@ class Predictor:
                 told = _telling(progress, f"trying {name}")
                 found = self.segment(name, progress=told, cancelled=cancelled)
                 evidence = found.evidence()
-            fits.append(judge(name, prior, evidence))
+            fits.append(judge(name, prior, evidence, self.entry(name).intensity.get("most_ml")))
         return sorted(fits, key=lambda fit: -fit.score)
 
     def entry(self, task: str) -> TaskEntry:

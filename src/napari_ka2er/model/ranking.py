@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.model.fingerprints import falling, likeness
+from napari_ka2er.model.fingerprints import MODALITIES, falling, likeness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,8 @@ TAKEN_FROM = 0.5
 # Mean probability inside what was found from which it counts fully: how sharp probabilities are
 # depends on the training, but an untrained student's lie around 0.55.
 _CERTAIN = 0.7
+# A quarter more than in any training volume fits fully, 2.25 times as much not at all.
+_SIZE_MARGIN, _SIZE_FALL = 1.25, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,12 @@ class Evidence:
 def prior_fit(entry: TaskEntry, volume: dict[str, Any]) -> tuple[float, str]:
     """Return how well a volume's fingerprint fits a task, in [0, 1], and why.
 
-    A task without a fingerprint of its own fits anything.
+    A task without a fingerprint of its own fits anything but images that DICOM calls otherwise.
     """
+    own = {"MRI": "MR", "PET": "PT"}.get(entry.task.modality, entry.task.modality)
+    modality = volume.get("modality", own)
+    if own in MODALITIES and modality != own:
+        return 0.0, f"a {modality} image, but it was trained on {own}"
     return likeness(entry.intensity, volume)
 
 
@@ -88,7 +94,12 @@ def guess(known: Mapping[str, dict[str, Any]], volume: dict[str, Any]) -> list[T
     return sorted(fits, key=lambda fit: -fit.score)
 
 
-def judge(task: str, prior: tuple[float, str], evidence: Evidence | None) -> TaskFit:
+def judge(
+    task: str,
+    prior: tuple[float, str],
+    evidence: Evidence | None,
+    most_ml: float | None = None,
+) -> TaskFit:
     """Return the verdict on a task.
 
     Parameters
@@ -99,6 +110,9 @@ def judge(task: str, prior: tuple[float, str], evidence: Evidence | None) -> Tas
         What `prior_fit` returned.
     evidence : Evidence or None
         What the student found; None where the prior already speaks against the task.
+    most_ml : float, optional
+        Size of all labels in the training volume that has most of them.  A student paints a
+        foreign image all over, and is confident: eight litres of brain in a chest.
     """
     score, reason = prior
     if evidence is None:
@@ -107,6 +121,10 @@ def judge(task: str, prior: tuple[float, str], evidence: Evidence | None) -> Tas
         return TaskFit(task, 0.0, f"{reason}; found nothing", taken=False)
     certainty = falling(_CERTAIN - evidence.confidence, 0, _CERTAIN - 0.5)
     score *= certainty * (1 - evidence.null_weight / 2)
+    if most_ml:
+        size = falling(evidence.volume_ml / most_ml, _SIZE_MARGIN, _SIZE_FALL)
+        score *= size
+        reason += f"; more than in training (at most {most_ml:.3g} ml)" if size < 1 else ""
     found = f"found {evidence.volume_ml:.3g} ml with mean confidence {evidence.confidence:.2f}"
     null = f"null expert {evidence.null_weight:.2f}"
     return TaskFit(task, score, f"{reason}; {found}, {null}", score >= TAKEN_FROM)

@@ -157,11 +157,10 @@ class ModelWork(SessionEdits):
 
     def _answered(self, answer: Answer) -> None:
         queue, result = self._queue, answer.result
-        dice = f"the student expects a Dice of {result.predicted_dice:.2f}"
 
         def tell(is_wanted: bool) -> None:
             if is_wanted:
-                self.told.emit(f"Answered in {result.seconds:.1f} s; {dice}.")
+                self.told.emit(f"Answered in {result.seconds:.1f} s.")
             self._ask_timer.start()
 
         if queue is not None:
