@@ -14,7 +14,7 @@ HEAD = """\
 Made by `make docs` from the parser; `ka2er COMMAND --help` prints the same.
 
 Exit status: 0 done; 2 the input cannot be used, with one line that says what was wanted and what
-was got; 3 refused by the gate; 130 interrupted.
+was got; 3 refused by the gate; 130 interrupted; 141 when the reader of the output has gone.
 
 """
 

@@ -115,6 +115,16 @@ def test_the_object_is_the_one_that_the_design_asks_for(
     assert ("ResEnc-L" in table) == has_reference
 
 
+def test_what_cannot_be_measured_or_written_is_refused_before_it_is_measured(tmp_path, caplog):
+    for name in ("clicks", "speed"):
+        assert main(["bench", name, "--repeats", "0"]) == 2
+    (tmp_path / "file").write_text("")
+    assert main(["bench", "clicks", "--out", str(tmp_path / "file")]) == 2
+    first, second, third = caplog.messages
+    assert first == second == "error: wanted --repeats of at least 1, got 0"
+    assert "which is a file" in third
+
+
 @pytest.mark.slow
 def test_the_command_measures_both_ways_for_real(files, capsys):
     student, volume = map(str, files)

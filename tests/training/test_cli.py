@@ -1,7 +1,17 @@
+import argparse
 import json
+import os
+import pickle
+import subprocess
+import sys
 from importlib.resources import files
 
-from ka2er_training.cli import main
+import pytest
+
+from ka2er_training import cli
+from ka2er_training.cli import DONE, INTERRUPTED, READER_GONE, USER_ERROR, main
+from ka2er_training.workspace import Workspace
+from napari_ka2er.core.errors import CancelledError, UserError
 
 PHANTOM = str(files("ka2er_sample_data").joinpath("volumes") / "phantom.nii.gz")
 
@@ -21,3 +31,81 @@ def test_info_as_json_is_one_object(capsys):
 def test_a_missing_file_ends_with_its_name_not_a_traceback(caplog, tmp_path):
     assert main(["info", str(tmp_path / "none.nii.gz")]) == 2
     assert "none.nii.gz" in caplog.text
+
+
+def run_it(monkeypatch, run):
+    """Let `ka2er` have one command, with --json."""
+    parsed = argparse.Namespace(json=True, log_level="INFO", run=run)
+    parser = argparse.Namespace(parse_args=lambda argv: parsed)
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    return main([])
+
+
+def raising(error):
+    def run(args):
+        raise error
+
+    return run
+
+
+def test_an_error_may_bring_a_result_that_json_prints_all_the_same(monkeypatch, capsys, caplog):
+    error = UserError("two volumes", "one", "look at b", result=[{"input": "a"}])
+    assert run_it(monkeypatch, raising(error)) == USER_ERROR
+    assert json.loads(capsys.readouterr().out) == [{"input": "a"}]
+    assert caplog.messages == ["error: wanted two volumes, got one; look at b"]
+    assert run_it(monkeypatch, raising(UserError("two volumes", "one"))) == USER_ERROR
+    assert capsys.readouterr().out == ""
+
+
+def test_an_error_travels_to_another_process_with_its_result():
+    error = pickle.loads(pickle.dumps(UserError("two", "one", "look", result={"n": 1})))
+    assert (str(error), error.result) == ("wanted two, got one; look", {"n": 1})
+
+
+def test_ctrl_c_during_the_imports_is_no_traceback(monkeypatch, caplog):
+    monkeypatch.setattr(cli, "build_parser", lambda: raising(KeyboardInterrupt())(None))
+    assert main(["info", PHANTOM]) == INTERRUPTED
+    assert len(caplog.records) == 1
+
+
+def test_cancelled_work_ends_as_with_ctrl_c(monkeypatch):
+    assert run_it(monkeypatch, raising(CancelledError())) == INTERRUPTED
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000], ids=["little", "much"])
+def test_a_reader_that_has_gone_is_no_traceback(size):
+    code = (
+        "from argparse import Namespace; from ka2er_training import cli\n"
+        f"args = Namespace(json=True, log_level='INFO', run=lambda args: 'x' * {size})\n"
+        "cli.build_parser = lambda: Namespace(parse_args=lambda argv: args)\n"
+        "raise SystemExit(cli.main([]))"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (READER_GONE, b"")
+
+
+def test_a_broken_pipe_to_another_process_is_not_hushed_up(monkeypatch):
+    with pytest.raises(BrokenPipeError):
+        run_it(monkeypatch, raising(BrokenPipeError()))
+
+
+def test_commands_without_a_table_say_in_one_line_what_they_did(tmp_path, raw, caplog):
+    caplog.set_level("INFO", "ka2er_training.commands")
+    folder = str(tmp_path / "w")
+    assert main(["init", folder]) == DONE
+    assert main(["history", folder]) == DONE
+    told = [f"workspace {folder}, without tasks so far", f"{folder}: no students so far"]
+    assert caplog.messages == told
+    caplog.clear()
+    assert main(["task", "add", folder, str(raw), "--spacing", "2,1,1.5"]) == DONE
+    kept = Workspace.open(folder)
+    n_training, n_holdout = len(kept.training_cases("balls")), len(kept.holdout_cases("balls"))
+    assert n_training + n_holdout == 5
+    counts = f"{n_training} training, {n_holdout} held-out and 0 unlabelled cases"
+    assert caplog.messages == [f"task balls: {counts}, spacing 2 x 1 x 1.5 mm"]
+    caplog.clear()
+    assert main(["cache", "rm", "--all", "--cache-dir", str(tmp_path / "cache")]) == DONE
+    assert caplog.messages == ["0.0 MiB freed"]

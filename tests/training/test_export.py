@@ -286,6 +286,10 @@ def test_what_cannot_be_exported_is_refused_in_one_line(student, tmp_path, caplo
     shutil.rmtree(lonely / "experts" / "two")
     assert "no two" in refused(caplog, lonely, tmp_path / "x", *to, "--task", "one")
     assert [path.name for path in tmp_path.iterdir()] == ["lonely"]
+    (tmp_path / "file").write_text("")
+    assert "which is a file" in refused(
+        caplog, student, tmp_path / "file" / "x", *to, "--task", "two"
+    )
 
 
 def test_only_an_earlier_export_is_replaced(student, bundle, tmp_path, caplog):

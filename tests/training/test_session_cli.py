@@ -84,3 +84,8 @@ def test_package_check_and_show(session, tmp_path, capsys, caplog):
     assert main(["package", "check", str(package)]) == USER_ERROR
     assert "dataset.json was changed" in caplog.text
     assert "strange.txt is not in the manifest" in caplog.text
+
+    assert main(["package", "check", str(package), "--json"]) == USER_ERROR
+    found = json.loads(capsys.readouterr().out)
+    assert found["package"] == str(package)
+    assert "strange.txt is not in the manifest" in "; ".join(found["problems"])

@@ -65,8 +65,7 @@ def evaluate_workspace(
 def _kept(workspace: Workspace, name: str, rows: list[Row]) -> dict[str, Any]:
     """Write an evaluation's report and return it."""
     if not rows:
-        remedy = "set a share of [holdout] in ka2er.toml before tasks are added"
-        raise UserError(f"held-out cases in {workspace.folder}", "none", remedy)
+        raise nothing_held_out(workspace)
     summaries = summarise(rows)
     table = text_table(summaries)
     result: dict[str, Any] = {
@@ -79,6 +78,12 @@ def _kept(workspace: Workspace, name: str, rows: list[Row]) -> dict[str, Any]:
     write_json(reports / f"evaluation-{name}.json", result)
     write_text(reports / f"evaluation-{name}.txt", table + "\n")
     return result
+
+
+def nothing_held_out(workspace: Workspace) -> UserError:
+    """Return the error that there is nothing to evaluate on."""
+    remedy = "set a share of [holdout] in ka2er.toml before tasks are added"
+    return UserError(f"held-out cases in {workspace.folder}", "none", remedy)
 
 
 def holdout_of(workspace: Workspace, task: str) -> list[LabelledCase]:

@@ -8,7 +8,7 @@ from importlib.metadata import distribution
 from typing import TYPE_CHECKING, Any
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.atomic import replacing
+from napari_ka2er.core.io.atomic import make_folder, replacing, require_writable
 from napari_ka2er.core.student_card import read_student_json
 from napari_ka2er.model.config import StudentConfig
 
@@ -91,12 +91,14 @@ def export_student(
     Raises
     ------
     UserError
-        If the student, the task or the mode cannot be exported, or the folder holds something else.
+        If the student, the task or the mode cannot be exported, or the folder holds something else
+        or cannot be made.
     """
     order = _order(student, task, mode or DEFAULT_MODES[to])
     _refuse_other_content(out, to)
+    require_writable(out.parent)
     write = _writer(to)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with replacing(out) as building:
         building.mkdir()
         write(order, building)

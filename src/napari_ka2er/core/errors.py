@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class UserError(ValueError):
     """Input that cannot be used.
@@ -18,16 +20,18 @@ class UserError(ValueError):
         What it was given.
     remedy : str, optional
         What to do.
+    result : optional
+        Plain data that `--json` prints all the same: what is wrong, or what was done before.
     """
 
-    def __init__(self, wanted: str, got: str, remedy: str = "") -> None:
+    def __init__(self, wanted: str, got: str, remedy: str = "", *, result: Any = None) -> None:
         message = f"wanted {wanted}, got {got}" + (f"; {remedy}" if remedy else "")
         super().__init__(" ".join(message.split()))
-        self.wanted, self.got, self.remedy = wanted, got, remedy
+        self.wanted, self.got, self.remedy, self.result = wanted, got, remedy, result
 
-    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str], dict[str, Any]]:
         """Let the parts travel to another process, not the message made of them."""
-        return type(self), (self.wanted, self.got, self.remedy)
+        return type(self), (self.wanted, self.got, self.remedy), {"result": self.result}
 
 
 class CancelledError(RuntimeError):

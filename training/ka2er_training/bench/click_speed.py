@@ -21,6 +21,7 @@ from ka2er_training.bench.probes import ProbeSettings
 from ka2er_training.bench.speed import open_settings, probe
 from ka2er_training.bench.tables import Table
 from ka2er_training.workspace import write_json, write_text
+from napari_ka2er.core.io.atomic import make_folder, require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,8 +57,10 @@ def measure_clicks(
     Raises
     ------
     UserError
-        If something does not exist or a measurement fails.
+        If something does not exist, `out` cannot be written or a measurement fails.
     """
+    if out is not None:
+        require_writable(out)
     settings = _settings(student, volume, task, repeats)
     with tempfile.TemporaryDirectory() as cache:
         given = replace(settings, cache=cache)
@@ -66,7 +69,7 @@ def measure_clicks(
         made["reference"] = probe("resenc_l", ProbeSettings(repeats=1))
     result = {"student": student, "task": settings.task, "mode": settings.mode, **_summary(made)}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_json(out / "clicks.json", result)
         write_text(out / "clicks.md", clicks_table(result).markdown())
     return result

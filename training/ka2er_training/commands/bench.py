@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.cli import add_command, add_device
+from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
@@ -118,10 +119,16 @@ def run_speed(args: argparse.Namespace) -> dict[str, Any]:
     """Measure speed."""
     from ka2er_training.bench.speed import measure_speed, write_speed
 
+    _require_repeats(args)
     chosen = tuple(args.only)
     result = measure_speed(args.student, args.volume, args.task, args.repeats, chosen, out=args.out)
     sys.stdout.write("" if args.json else write_speed(result, args.out) + "\n")
     return result
+
+
+def _require_repeats(args: argparse.Namespace) -> None:
+    if args.repeats < 1:
+        raise UserError("--repeats of at least 1", f"{args.repeats}")
 
 
 def _add_clicks(actions: Any) -> None:
@@ -148,6 +155,7 @@ def run_clicks(args: argparse.Namespace) -> dict[str, Any]:
     """Measure clicks."""
     from ka2er_training.bench.click_speed import clicks_table, measure_clicks
 
+    _require_repeats(args)
     result = measure_clicks(
         args.student,
         args.volume,

@@ -43,17 +43,18 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from napari_ka2er.model.device import resolve_device
 
     workspace = Workspace.open(args.folder)
+    device = str(resolve_device(args.device))
     if args.perfect_mm is not None and not (args.clicks and args.perfect_mm > 0):
         raise UserError("--clicks N with --perfect-mm, and more than 0 mm", f"{args.perfect_mm:g}")
-    if args.clicks:
-        return _clicks(args, workspace)
+    if args.clicks is not None:
+        return _clicks(args, workspace, device)
     with progress_bar() as progress:
         result: dict[str, Any] = evaluate_workspace(
             workspace,
             args.student,
             mode=args.mode,
             experts=args.experts,
-            device=str(resolve_device(args.device)),
+            device=device,
             progress=progress,
         )
     if not args.json:
@@ -61,10 +62,14 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _clicks(args: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+def _clicks(args: argparse.Namespace, workspace: Workspace, device: str) -> dict[str, Any]:
     """Print what clicks add."""
     from ka2er_training.evaluate_clicks import evaluate_clicks
+    from napari_ka2er.core.errors import UserError
 
+    if args.experts:
+        remedy = "leave one out, as experts answer no clicks"
+        raise UserError("--clicks or --experts", "both", remedy)
     result = evaluate_clicks(
         workspace,
         args.student,
@@ -72,6 +77,7 @@ def _clicks(args: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
         n_clicks=args.clicks,
         max_cases=args.cases,
         perfect_mm=args.perfect_mm,
+        device=device,
     )
     if not args.json:
         sys.stdout.write(result["table"] + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from ka2er_training.cli import add_command, add_device
 
 if TYPE_CHECKING:
     import argparse
+
+logger = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
@@ -45,6 +48,8 @@ def run_history(args: argparse.Namespace) -> dict[str, Any]:
     workspace = Workspace.open(args.folder)
     states = {name: state_of(workspace, name) for name in versions(workspace)}
     events = [asdict(event) for event in history(workspace)]
+    if not states and not events:
+        logger.info("%s: no students so far", workspace.folder)
     if not args.json:
         for name, state in states.items():
             sys.stdout.write(f"{name}  {state}\n")

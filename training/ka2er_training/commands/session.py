@@ -58,13 +58,15 @@ def run_check(args: argparse.Namespace) -> dict[str, Any]:
 
         workspace = Workspace.open(args.workspace)
         problems = check_for_workspace(workspace, args.package, to_holdout=args.to_holdout)
+    result = {"package": str(args.package), "problems": problems}
     for problem in problems:
         logger.error("%s: %s", args.package, problem)
     if problems:
         n = len(problems)
-        raise UserError("a sound package", f"{n} problem{'s' * (n > 1)} in {args.package}")
+        got = f"{n} problem{'s' * (n > 1)} in {args.package}"
+        raise UserError("a sound package", got, result=result)
     logger.info("%s: sound", args.package)
-    return {"package": str(args.package), "problems": problems}
+    return result
 
 
 def run_show(args: argparse.Namespace) -> dict[str, Any]:

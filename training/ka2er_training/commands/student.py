@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from ka2er_training.cli import add_command
 
 if TYPE_CHECKING:
     import argparse
+
+logger = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
@@ -85,4 +88,5 @@ def run_cache_rm(args: argparse.Namespace) -> dict[str, Any]:
     if bool(args.key) == args.all:
         raise UserError("keys to remove, or --all", "both" if args.key else "neither")
     freed = Cache(args.cache_dir).remove(None if args.all else args.key)
+    logger.info("%.1f MiB freed", freed / 2**20)
     return {"freed_mib": round(freed / 2**20, 1)}

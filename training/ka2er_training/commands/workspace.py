@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     import argparse
 
     from ka2er_training.sources import Source
+    from ka2er_training.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
@@ -67,7 +71,9 @@ def run_init(args: argparse.Namespace) -> dict[str, Any]:
     """Make a workspace."""
     from ka2er_training.workspace import Workspace
 
-    return {"workspace": str(Workspace.create(args.folder).folder)}
+    folder = Workspace.create(args.folder).folder
+    logger.info("workspace %s, without tasks so far", folder)
+    return {"workspace": str(folder)}
 
 
 def run_task_add(args: argparse.Namespace) -> dict[str, Any]:
@@ -83,7 +89,17 @@ def run_task_add(args: argparse.Namespace) -> dict[str, Any]:
     with progress_bar() as progress:
         add_task(workspace, _source(args), options, progress=progress)
     workspace = Workspace.open(args.folder)
-    name = list(workspace.tasks)[-1]
+    result = _described(workspace, list(workspace.tasks)[-1])
+    logger.info(
+        "task %s: %d training, %d held-out and %d unlabelled cases, spacing %s mm",
+        *(result[key] for key in ("task", "training", "holdout", "unlabelled")),
+        " x ".join(f"{mm:g}" for mm in result["spacing_mm"]),
+    )
+    return result
+
+
+def _described(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Return what a workspace knows about a task, and how many cases it has."""
     return {
         "task": name,
         **workspace.tasks[name].to_table(),
