@@ -385,3 +385,13 @@ def test_a_held_out_image_among_the_training_cases_is_refused(balls, tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(UserError, match="hold-out"):
         check_training_data(workspace, "balls")
+
+
+@pytest.mark.parametrize("named", [None, "", "Dataset012_Spleen"])
+def test_a_task_is_called_like_its_data_set_without_the_number(
+    workspace, raw, edit_description, named
+):
+    edit_description(name=named)
+    folder = raw.rename(raw.with_name("Dataset012_Spleen"))
+    assert list(add(workspace, folder).tasks) == ["Spleen"]
+    assert list(add(workspace, folder, name="spleen").tasks) == ["Spleen", "spleen"]

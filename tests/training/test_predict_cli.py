@@ -1,6 +1,8 @@
 import json
 import pickle
 import shutil
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ka2er_training.inputs import list_inputs, stem_of
 from napari_ka2er.core.io import read_labels, read_volume, write_volume
 from napari_ka2er.core.volume import Volume
 from napari_ka2er.model.fingerprints import fingerprint, task_fingerprint
+from napari_ka2er.model.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -232,22 +235,41 @@ def test_the_cache_is_listed_and_emptied(run, image, tmp_path, capsys):
 def test_one_broken_volume_of_several_does_not_stop_the_others(run, image, tmp_path):
     (image.parent / "a.nii").write_text("no image")
     out = tmp_path / "out"
-    status, _, (line,) = run(
+    status, told, (line,) = run(
         "predict", image.parent, "-o", out, "--task", "two", "--mode", "distilled"
     )
     assert status == 2
     assert "2 volumes" in line
+    assert [result["input"] for result in told["results"]] == [str(image)]
+    (refused,) = told["refused"]
+    assert refused["input"] == str(image.parent / "a.nii")
+    assert "a.nii" in refused["error"]
     assert [path.name for path in out.iterdir()] == ["blob_two.nii.gz"]
 
 
 def test_inputs_with_equal_names_are_refused_before_any_work(run, image, tmp_path):
-    (tmp_path / "b").mkdir()
-    write_volume(tmp_path / "b" / "blob.mha", blob())
-    status, _, (line,) = run(
-        "predict", image, tmp_path / "b", "-o", tmp_path / "o", "--task", "one"
-    )
+    write_volume(image.parent / "blob.mha", blob())
+    status, _, (line,) = run("predict", image.parent, "-o", tmp_path / "o", "--task", "one")
     assert status == 2
     assert "different names" in line
+
+
+def test_the_search_for_tasks_that_fit_counts_as_work(run, image, tmp_path, monkeypatch):
+    ranked = Predictor.rank_tasks
+
+    def slowly(self, **given):
+        time.sleep(0.5)
+        return [replace(fit, taken=True) for fit in ranked(self, **given)]
+
+    monkeypatch.setattr(Predictor, "rank_tasks", slowly)
+    own = ("--mode", "distilled", "--cache-dir", tmp_path / "cache")
+    status, (first, *others), _ = run("predict", image, "-o", tmp_path / "a", *own)
+    assert status == 0
+    assert first["seconds"] > 0.5
+    assert first["windows"] >= 1
+    assert not any(other["windows"] for other in others)
+    _, (again, *_), _ = run("predict", image, "-o", tmp_path / "b", *own)
+    assert again["windows"] == 0  # all from the cache
 
 
 def test_names_lose_the_suffix_of_their_format(tmp_path):

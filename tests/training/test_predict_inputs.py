@@ -12,7 +12,7 @@ from tests.core.io.conftest import ct_slice
 from tests.model.folders import blob
 
 from ka2er_training.cli import main
-from ka2er_training.inputs import list_inputs
+from ka2er_training.inputs import case_names, list_inputs, overwritten
 from napari_ka2er.core.io import read_labels, read_volume, write_volume
 from napari_ka2er.model.predictor import Predictor
 
@@ -150,6 +150,8 @@ def test_other_formats_have_no_levels(run, image, tmp_path):
         ("prompt", "file/a.nii.gz", "which is a file"),
         ("prompt", "/proc/x/a.nii.gz", "wanted to write in /proc/x"),
         ("prompt", "a.txt", "a file name that ends with"),
+        ("predict", "a.nhdr", "a file name that ends with"),
+        ("predict", "a.mgz", "a file name that ends with"),
     ],
 )
 def test_what_cannot_be_written_is_one_line_before_any_work(
@@ -163,3 +165,117 @@ def test_what_cannot_be_written_is_one_line_before_any_work(
     assert status == 2
     assert words in line
     assert sorted(p for p in tmp_path.rglob("*") if "cache" not in p.parts) == before
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("command", "source", "out"),
+    [
+        ("predict", "blob.nii.gz", "blob.nii.gz"),
+        ("predict", "blob.nii.gz", "x/../blob.nii.gz"),
+        ("predict", "blob.nii.gz", "link/blob.nii.gz"),
+        ("predict", "blob.nii.gz", "other.nii.gz"),
+        ("predict", "ct", "ct/mask.nii.gz"),
+        ("predict", "ct", "ct/deep"),
+        ("predict", "blob.ome.zarr", "blob.ome.zarr"),
+        ("predict", "blob.ome.zarr", "blob.ome.zarr/labels/a.zarr"),
+        ("prompt", "blob.nii.gz", "blob.nii.gz"),
+        ("prompt", "ct", "ct/mask.nii.gz"),
+    ],
+)
+def test_an_input_is_never_overwritten(
+    run, image, pyramid, write_series, tmp_path, command, source, out
+):
+    write_series("ct")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "other.nii.gz").symlink_to(image)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    points = ("--point", "1,1,1") if command == "prompt" else ()
+    arguments = ("-o", tmp_path / out, "--task", "one", *points)
+    status, _, (line,) = run(command, tmp_path / source, *arguments)
+    assert status == 2
+    assert f"where the input {tmp_path / source} lies" in line
+    after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert {p: after[p] for p in after if "cache" not in p.parts} == before
+
+
+def test_a_folder_around_an_input_is_never_overwritten(tmp_path):
+    plate, image = tmp_path / "plate.zarr", tmp_path / "plate.zarr" / "well" / "0"
+    assert list(overwritten([plate], [image])) == [(plate, image)]
+    assert list(overwritten([tmp_path / "a.zarr"], [image])) == []
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("blob_one.nii.gz", ()),
+        ("blob_one_uncertainty.nii.gz", ("--save-uncertainty",)),
+        ("blob_one_experts.nii.gz", ("--save-expert-map",)),
+    ],
+)
+def test_an_image_of_the_folder_that_is_named_like_a_result_is_kept(run, tmp_path, name, extra):
+    (tmp_path / "in").mkdir()
+    for one in ("blob.nii.gz", name):
+        write_volume(tmp_path / "in" / one, blob())
+    folder = tmp_path / "in"
+    status, _, (line,) = run("predict", folder, "-o", folder, "--task", "one", *extra)
+    assert status == 2
+    assert f"where the input {folder / name} lies" in line
+
+
+def test_results_beside_the_images_are_not_segmented_by_the_next_run(run, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_volume(folder / "blob.nii.gz", blob())
+    given = ("predict", folder, "-o", folder, "--mode", "distilled", "--task")
+    for tasks in (("one",), ("one",), ("two",), ("two", "--task", "two")):
+        status, results, _ = run(*given, *tasks)
+        assert (status, len(results)) == (0, 1)
+        assert results[0]["input"] == str(folder / "blob.nii.gz")
+    assert f"{folder / 'blob_one.nii.gz'}: left out, as it is a label map" in caplog.messages
+    written = {path.name for path in folder.iterdir()}
+    assert written == {"blob.nii.gz", "blob_one.nii.gz", "blob_two.nii.gz"}
+    (folder / "blob.nii.gz").unlink()
+    status, _, (line,) = run(*given, "one")
+    assert status == 2
+    assert "only label maps" in line
+    named = run("predict", folder / "blob_one.nii.gz", "-o", tmp_path / "o", "--task", "one")
+    assert named[0] == 0
+
+
+def test_folders_of_patients_are_opened_and_told_apart(write_series, tmp_path):
+    folder = tmp_path / "scans"
+    series = [write_series("scans/p1/ct"), write_series("scans/p2/ct"), write_series("scans/p3/mr")]
+    for place in (".hidden", "p1/ct/below", "p3/nifti", "a/b/c/d", "a/b/c/d/e", "out"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        write_volume(folder / place / f"{place[-1]}.nii.gz", blob())
+    (folder / "p3" / "back").symlink_to(folder)
+    found = list_inputs([folder], folder / "out")
+    nested = [folder / "a/b/c/d/d.nii.gz", folder / "p3/nifti/i.nii.gz"]
+    assert sorted(found) == sorted([*series, *nested])
+    assert set(case_names(found).values()) == {"p1_ct", "p2_ct", "mr", "d", "i"}
+    assert list(case_names(series[:2]).values()) == ["p1_ct", "p2_ct"]
+    assert list(case_names(series[::2]).values()) == ["ct", "mr"]
+
+
+def test_a_click_is_told_in_one_line(run, image, tmp_path, caplog):
+    caplog.set_level("INFO")
+    out = tmp_path / "a.nii.gz"
+    arguments = ("-o", out, "--task", "one", "--label", "b", "--point", "15,25,14")
+    status, result, _ = run("prompt", image, *arguments)
+    labels, geometry = read_labels(out)
+    size_ml = (labels == 2).sum() * abs(np.linalg.det(geometry.affine[:3, :3])) / 1000
+    assert status == 0
+    assert result["volume_ml"] == pytest.approx(size_ml, abs=1e-3)
+    assert f"{out}: b, {(labels == 2).sum()} voxels, {size_ml:.2f} ml" in caplog.messages
+
+
+@pytest.mark.usefixtures("no_work")
+def test_points_out_of_an_object_do_not_say_where_it_is(run, image, tmp_path):
+    arguments = ("-o", tmp_path / "a.mha", "--task", "one", "--point", "1,1,1,-")
+    status, _, (line,) = run("prompt", image, *arguments)
+    assert status == 2
+    assert "at least one --point in the object" in line

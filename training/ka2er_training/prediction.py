@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.inputs import case_names, list_inputs, read_ahead, stem_of, suffix_for
+from ka2er_training.inputs import (
+    beside,
+    case_names,
+    check_out,
+    is_file,
+    list_inputs,
+    read_ahead,
+    stem_of,
+    target_of,
+    without_results,
+)
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io import WRITTEN_SUFFIXES, check_target, write_labels, write_volume
-from napari_ka2er.core.io.atomic import make_folder, require_writable
+from napari_ka2er.core.io import is_label_map, write_labels, write_volume
+from napari_ka2er.core.io.atomic import make_folder
 from napari_ka2er.model.maps import expert_names, uncertainty_map
 from napari_ka2er.model.ranking import TaskFit, taken_or_refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -59,14 +70,15 @@ def predict_files(
 ) -> list[dict[str, Any]]:
     """Segment volumes and write the label maps in their geometry.
 
-    The next volume is read while the current one is segmented.
+    The next volume is read while the current one is segmented.  Label maps in a folder are left
+    out, as they may be results of an earlier run.
 
     Parameters
     ----------
     predictor : Predictor
         The student.
     inputs : sequence of Path
-        Files, DICOM or OME-Zarr folders, or folders of files.
+        Files, DICOM or OME-Zarr folders, or folders of these.
     out : Path
         A folder for ``<case>_<task>.nii.gz`` (or the input's own format); or one file, for one
         volume and one task.
@@ -79,70 +91,109 @@ def predict_files(
     -------
     list of dict
         Per volume and task: ``input``, ``task``, ``labels`` (the file), ``why``, ``windows``,
-        ``seconds``, ``volumes_ml`` by label, and the extra files.
+        ``seconds`` (both with the search for tasks that fit in a volume's first), ``volumes_ml``
+        by label, and the extra files.
 
     Raises
     ------
     UserError
-        Before any work, if an input or a task is unknown or `out` cannot be written; then if
-        nothing fits or a volume lacks the level.  Of several volumes the others are segmented
-        first.
+        Before any work, if an input or a task is unknown, or `out` cannot be written or is an
+        input; then if nothing fits or a volume lacks the level.  Of several volumes the others are
+        segmented first, and the error's result says which were.
     """
+    wanted = replace(wanted, tasks=tuple(dict.fromkeys(wanted.tasks)))
     for task in wanted.tasks:
         predictor.entry(task)
-    paths = list_inputs(inputs)
-    if _is_file(out) and (len(paths) > 1 or len(wanted.tasks) > 1):
-        raise UserError("a folder to write several label maps to", f"the file {out}")
-    if _is_file(out):
-        check_target(out)
-    else:
-        require_writable(out)
-    names = case_names(paths)
+    names = case_names(list_inputs(inputs, out))
+    check_out(out, len(names), len(wanted.tasks))
+    names = without_results(names, inputs, _targets(predictor, names, out, wanted))
     results: list[dict[str, Any]] = []
-    refused: list[UserError] = []
-    for number, (path, reading) in enumerate(read_ahead(paths, wanted.level)):
-        show = _part(progress, number, len(paths), names[path])
+    refused: dict[Path, UserError] = {}
+    for number, (path, reading) in enumerate(read_ahead(list(names), wanted.level)):
+        show = _part(progress, number, len(names), names[path])
         try:
-            predictor.set_volume(reading.result())
-            results += _predict_volume(predictor, path, out, wanted, show)
+            volume = reading.result()
+            if path not in inputs and is_label_map(volume):
+                logger.info("%s: left out, as it is a label map", path)
+                continue
+            predictor.set_volume(volume)
+            found = _predict_volume(predictor, path, names[path], out, wanted, show)
+            results += ({"input": str(path), **result} for result in found)
         except UserError as error:
-            refused.append(error)
-            if len(paths) > 1:
-                logger.warning("%s: %s", path.name, error)
-    if len(refused) == len(paths) == 1:
-        raise refused[0]
+            refused[path] = error
+            if len(names) > 1:
+                logger.warning("%s: %s", path, error)
+    return _results_or_refuse(results, refused, len(names))
+
+
+def _targets(
+    predictor: Predictor, names: Mapping[Path, str], out: Path, wanted: Wanted
+) -> list[Path]:
+    """Return every file that may be written."""
+    tasks = wanted.tasks or tuple(task.name for task in predictor.tasks)
+    ends = ["uncertainty"] * wanted.uncertainty + ["experts"] * wanted.expert_map
+    maps = {target_of(out, path, name, task) for path, name in names.items() for task in tasks}
+    return [*maps, *(beside(target, end) for target in maps for end in ends)]
+
+
+def _results_or_refuse(
+    results: list[dict[str, Any]], refused: Mapping[Path, UserError], n_volumes: int
+) -> list[dict[str, Any]]:
+    """Return the results if no volume was refused and there are some."""
+    if refused and n_volumes == 1:
+        raise next(iter(refused.values()))
     if refused:
-        raise UserError(f"{len(paths)} volumes to segment", f"{len(refused)} that cannot be, above")
+        errors = [{"input": str(path), "error": str(error)} for path, error in refused.items()]
+        raise UserError(
+            f"{n_volumes} volumes to segment",
+            f"{len(refused)} that cannot be, above",
+            result={"results": results, "refused": errors},
+        )
+    if not results:
+        raise UserError("a volume to segment", "only label maps", "name the file of one to take it")
     return results
 
 
 def _predict_volume(
-    predictor: Predictor, path: Path, out: Path, wanted: Wanted, progress: Progress | None
+    predictor: Predictor,
+    path: Path,
+    name: str,
+    out: Path,
+    wanted: Wanted,
+    progress: Progress | None,
 ) -> list[dict[str, Any]]:
     """Segment the current volume, read from `path`."""
-    fits = _fits(predictor, wanted, progress)
-    if _is_file(out) and len(fits) > 1:
+    start = time.perf_counter()
+    fits, n_windows = _fits(predictor, wanted, progress)
+    seconds = time.perf_counter() - start
+    if is_file(out) and len(fits) > 1:
         raise UserError("a folder to write several label maps to", f"the file {out}")
     results = []
     for fit in fits:
-        name = f"{stem_of(path)}_{fit.task}{suffix_for(path)}"
-        target = out if _is_file(out) else out / name
-        result = _predict_task(predictor, fit, target, wanted, progress)
-        results.append({"input": str(path), **result})
-        logger.info("%s: %s (%s) -> %s", stem_of(path), fit.task, fit.reason, target)
+        target = target_of(out, path, name, fit.task)
+        results.append(_predict_task(predictor, fit, target, wanted, progress))
+        logger.info("%s: %s (%s) -> %s", name, fit.task, fit.reason, target)
+    results[0]["windows"] += n_windows
+    results[0]["seconds"] = round(results[0]["seconds"] + seconds, 2)
     return results
 
 
-def _is_file(out: Path) -> bool:
-    return out.name.lower().endswith(WRITTEN_SUFFIXES)
-
-
-def _fits(predictor: Predictor, wanted: Wanted, progress: Progress | None) -> list[TaskFit]:
-    """Return the tasks to carry out, and why."""
+def _fits(
+    predictor: Predictor, wanted: Wanted, progress: Progress | None
+) -> tuple[list[TaskFit], int]:
+    """Return the tasks to carry out, and why; and how many windows were encoded to find them."""
     if wanted.tasks:
-        return [TaskFit(task, 1.0, "named", taken=True) for task in wanted.tasks]
-    fits = predictor.rank_tasks(progress=progress)
-    return taken_or_refuse(fits, predictor.volume.name)
+        return [TaskFit(task, 1.0, "named", taken=True) for task in wanted.tasks], 0
+    n_windows = 0
+
+    def count(share: float, what: str) -> None:
+        nonlocal n_windows
+        n_windows += share < 1  # told before each window, and once when all are encoded
+        if progress is not None:
+            progress(share, what)
+
+    fits = predictor.rank_tasks(progress=count)
+    return taken_or_refuse(fits, predictor.volume.name), n_windows
 
 
 def _predict_task(
@@ -163,20 +214,16 @@ def _predict_task(
         "volumes_ml": result.volumes_ml(),
     }
     if wanted.uncertainty:
-        path = _beside(target, "uncertainty")
+        path = beside(target, "uncertainty")
         values = uncertainty_map(predictor, result, progress)
         _write_image(path, values, volume, ("uncertainty",))
         entry["uncertainty"] = str(path)
     if wanted.expert_map:
-        path = _beside(target, "experts")
+        path = beside(target, "experts")
         names = expert_names(predictor.loaded.config)
         _write_image(path, result.expert_map(), volume, names)
         entry["expert_map"] = str(path)
     return entry
-
-
-def _beside(target: Path, what: str) -> Path:
-    return target.with_name(f"{stem_of(target)}_{what}{suffix_for(target)}")
 
 
 def _write_image(

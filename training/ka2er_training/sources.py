@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ def _source(folder: Path, description: Mapping[str, Any], channel: int | None) -
     else:
         cases = _raw_cases(folder, description, channels, channel)
     return Source(
-        name=str(description.get("name", folder.name)),
+        name=_plain(str(description.get("name") or folder.absolute().name)),
         kind="msd" if is_msd else "nnunet",
         labels=labels,
         ignore=ignore,
@@ -140,9 +141,13 @@ def read_folders(images: Path, labels: Path, names: Sequence[str], modality: str
             f"{odd[0]} without {lacking}",
         )
     cases = tuple(SourceCase(safe_id(name), found[name], drawn[name]) for name in sorted(found))
-    return Source(
-        images.absolute().parent.name, "folders", parse_names(names), None, modality, cases
-    )
+    name = _plain(images.absolute().parent.name)
+    return Source(name, "folders", parse_names(names), None, modality, cases)
+
+
+def _plain(name: str) -> str:
+    """Return a data set's name without the number that nnU-Net or MSD put before it."""
+    return re.sub(r"^(Dataset|Task)\d+_(?=.)", "", name)
 
 
 def with_unlabelled(source: Source, folder: Path) -> Source:

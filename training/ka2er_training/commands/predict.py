@@ -127,9 +127,11 @@ def run_order(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def run_prompt(args: argparse.Namespace) -> dict[str, Any]:
     """Segment one object by clicks."""
+    from ka2er_training.inputs import refuse_overwriting
     from ka2er_training.prompted import Clicks, prompt_volume
     from napari_ka2er.core.io import read_volume
 
+    refuse_overwriting([args.out], [args.input])
     volume = read_volume(args.input, args.level)
     prompts = [parse_point(text, volume.geometry) for text in args.point]
     return prompt_volume(_predictor(args), volume, args.out, Clicks(args.task, args.label, prompts))
