@@ -124,8 +124,8 @@ def judge(
     if most_ml:
         size = falling(evidence.volume_ml / most_ml, _SIZE_MARGIN, _SIZE_FALL)
         score *= size
-        reason += f"; more than in training (at most {most_ml:.3g} ml)" if size < 1 else ""
-    found = f"found {evidence.volume_ml:.3g} ml with mean confidence {evidence.confidence:.2f}"
+        reason += f"; more than in training (at most {_size(most_ml)})" if size < 1 else ""
+    found = f"found {_size(evidence.volume_ml)} with mean confidence {evidence.confidence:.2f}"
     null = f"null expert {evidence.null_weight:.2f}"
     return TaskFit(task, score, f"{reason}; {found}, {null}", score >= TAKEN_FROM)
 
@@ -144,3 +144,7 @@ def taken_or_refuse(fits: Sequence[TaskFit], name: str) -> list[TaskFit]:
         wanted = f"a volume that fits one of the student's {len(fits)} tasks"
         raise UserError(wanted, f"{name} ({reasons})", "name a task with --task to insist")
     return taken
+
+
+def _size(ml: float) -> str:
+    return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"
