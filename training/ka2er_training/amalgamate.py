@@ -77,8 +77,8 @@ class Recipe:
     foundation : Path or None
         ``model_swinvit.pt``, or None for random weights.
     saves_memory : bool
-        Whether the foundation's features are computed again in the backward pass, not kept: a third
-        more time for much less memory, same numbers.
+        Whether the foundation's features are computed again in the backward pass, not kept: less
+        memory for more time, same numbers.
     """
 
     sizes: StudentPreset
