@@ -147,6 +147,7 @@ BROKEN = {
     "others' weights": (other_weights, "fetch"),
     "unfitting weights": (unfitting_weights, "stranger"),
     "future format": (lambda f: edit(f, format_version=99), "version 99"),
+    "older format": (lambda f: edit(f, format_version=1), "ka2er amalgamate"),
     "no version": (lambda f: edit(f, format_version=None), "version None"),
     "another format": (lambda f: edit(f, format="monai"), "something else"),
     "no config": (

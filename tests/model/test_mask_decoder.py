@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from napari_ka2er.model.mask_decoder import LIMIT, MaskDecoder, logits_of, squash
-from napari_ka2er.model.prompt_maps import N_MAPS
+from napari_ka2er.model.prompt_maps import (
+    N_MAPS,
+    NEGATIVE,
+    POSITIVE,
+    PromptCanvas,
+    PromptTensors,
+)
 
 SHAPE = (40, 48, 56)
 
@@ -31,9 +37,20 @@ def scene(batch_size: int = 2, shape: tuple[int, int, int] = SHAPE) -> dict[str,
         "previous_known": torch.ones(batch_size, dtype=torch.bool),
         "sparse": random(batch_size, 3, 24),
         "class_token": random(batch_size, 24),
-        "maps": random(batch_size, N_MAPS, *shape).sigmoid(),
-        "focus": middle.expand(batch_size, 2, 3).clone(),
+        "prompts": PromptTensors(
+            middle.expand(batch_size, 2, 3) + torch.tensor([[0.0], [3.0]]),
+            torch.tensor([[POSITIVE, NEGATIVE]]).expand(batch_size, 2),
+            random(batch_size, N_MAPS, *shape).sigmoid(),
+            middle.expand(batch_size, 2, 3).clone(),
+        ),
     }
+
+
+def item_of(value: torch.Tensor | PromptTensors, item: int) -> torch.Tensor | PromptTensors:
+    if isinstance(value, torch.Tensor):
+        return value[item : item + 1]
+    parts = (value.points, value.point_labels, value.dense, value.focus)
+    return PromptTensors(*(part[item : item + 1] for part in parts))
 
 
 def awaken(decoder: MaskDecoder) -> MaskDecoder:
@@ -68,7 +85,7 @@ def test_without_a_previous_mask_the_kernel_decides_and_previous_is_ignored(deco
 @pytest.mark.parametrize("corner", [(0.0, 0.0, 0.0), (39.0, 47.0, 55.0), (20.0, 9.0, 30.0)])
 def test_only_the_box_around_the_newest_prompt_changes(decoder, corner):
     inputs = scene(1)
-    inputs["focus"][:] = torch.tensor(corner)
+    inputs["prompts"].focus[:] = torch.tensor(corner)
     logits, _ = awaken(decoder)(**inputs)
     changed = torch.nonzero((logits != squash(inputs["previous"]))[0, 0])
     low, high = changed.amin(0), changed.amax(0)
@@ -78,7 +95,7 @@ def test_only_the_box_around_the_newest_prompt_changes(decoder, corner):
 
 def test_the_box_grows_with_a_long_prompt(decoder):
     inputs = scene(1)
-    inputs["focus"][0] = torch.tensor([[5.0, 5.0, 3.0], [6.0, 6.0, 50.0]])
+    inputs["prompts"].focus[0] = torch.tensor([[5.0, 5.0, 3.0], [6.0, 6.0, 50.0]])
     logits, _ = awaken(decoder)(**inputs)
     changed = (logits != squash(inputs["previous"]))[0, 0]
     assert changed[5, 5].all()
@@ -87,10 +104,10 @@ def test_the_box_grows_with_a_long_prompt(decoder):
 def test_items_of_a_batch_have_boxes_of_their_own(decoder):
     awaken(decoder)
     inputs = scene(2)
-    inputs["focus"][1] += 4
+    inputs["prompts"].focus[1] += 4
     together, dice = decoder(**inputs)
     for item in range(2):
-        alone, own = decoder(**{name: value[item : item + 1] for name, value in inputs.items()})
+        alone, own = decoder(**{name: item_of(value, item) for name, value in inputs.items()})
         torch.testing.assert_close(together[item], alone[0], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(dice[item], own[0], rtol=1e-4, atol=1e-4)
 
@@ -108,6 +125,36 @@ def test_there_may_be_no_prompt_token(decoder):
     inputs["sparse"] = inputs["sparse"][:, :0]
     logits, _ = decoder(**inputs)
     assert logits.shape == (2, 1, *SHAPE)
+
+
+@pytest.mark.parametrize("what", ["image", "dense_embedding"])
+def test_what_lies_at_a_click_matters_everywhere(decoder, what):
+    inputs = scene(1)
+    inputs["previous_known"] = torch.tensor([False])
+    before, _ = decoder(**inputs)
+    z, y, x = (int(i) // (1 if what == "image" else 2) for i in inputs["prompts"].points[0, 0])
+    inputs[what][..., z : z + 2, y : y + 2, x : x + 2] += 3.0
+    after, _ = decoder(**inputs)
+    assert (before - after)[..., 0, 0, 0].abs().max() > 1e-4
+
+
+def test_before_training_a_click_takes_what_is_near_it_and_like_it():
+    torch.manual_seed(0)
+    decoder = MaskDecoder(24, 8, 4).eval()
+    z, y, x = torch.meshgrid(*(torch.arange(n) for n in SHAPE), indexing="ij")
+    ball = (z - 18) ** 2 + (y - 20) ** 2 + (x - 24) ** 2 < 64
+    other = x > 50  # as bright, but far away
+    canvas = PromptCanvas(1, SHAPE, (1.0, 1.0, 1.0))
+    canvas.draw(0, torch.tensor([[18, 20, 24]]), True)
+    inputs = scene(1) | {
+        "image": torch.where(ball | other, 1.0, -1.0)[None, None],
+        "dense_embedding": torch.zeros(1, 8, *(n // 2 for n in SHAPE)),
+        "previous_known": torch.tensor([False]),
+        "prompts": canvas.tensors(),
+    }
+    found = decoder(**inputs)[0][0, 0] > 0
+    assert (found & ball).sum() > 0.4 * ball.sum()
+    assert not (found & ~ball).any()
 
 
 def test_every_part_learns(decoder):

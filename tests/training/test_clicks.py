@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from ka2er_training.click_simulation import Habits, Masks, draw_box, draw_prompts
 from ka2er_training.clicks import ClickBatch, Mixture, click_step
-from napari_ka2er.model.mask_decoder import MaskDecoder
+from napari_ka2er.model.likeness import values_at
+from napari_ka2er.model.mask_decoder import LIMIT, MaskDecoder
 from napari_ka2er.model.prompt_encoder import PromptEncoder
 from napari_ka2er.model.prompt_maps import NEGATIVE, PADDING, POSITIVE, PromptCanvas
 
@@ -87,7 +90,7 @@ class Head(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.prompt_encoder = PromptEncoder(16)
+        self.prompt_encoder = PromptEncoder(16, 4)
         self.mask_decoder = MaskDecoder(16, 4, 4, box=32)
         self.class_tokens = torch.nn.Embedding(3, 16)
         self.seen: list[dict] = []
@@ -100,10 +103,9 @@ class Head(torch.nn.Module):
             image=image,
             previous=previous,
             previous_known=previous_known,
-            sparse=self.prompt_encoder(prompts, SHAPE),
+            sparse=self.prompt_encoder(prompts, SHAPE, values_at(dense, prompts.points, 2)),
             class_token=self.class_tokens(output),
-            maps=prompts.dense,
-            focus=prompts.focus,
+            prompts=prompts,
         )
 
 
@@ -134,6 +136,7 @@ def head() -> Head:
 def test_every_click_is_put_to_the_mask_that_the_one_before_led_to(head):
     generator = torch.Generator().manual_seed(0)
     mixture = Mixture(corrupted=0, disagreeing=0, right=0, unknown=1, any_structure=1)
+    torch.nn.init.normal_(head.mask_decoder.refinement.head.weight)  # or it may find nothing
     terms = click_step(head, batch_of(2, generator), generator, 3, mixture)
     assert set(terms) == {"click_voxels", "click_gap", "click_dice"}
     assert [s["known"].tolist() for s in head.seen] == [[False] * 2, [True] * 2, [True] * 2]
@@ -163,6 +166,30 @@ def test_a_right_mask_is_the_start_and_the_goal(head):
     click_step(head, batch_of(3, generator), generator, 1, Mixture(0, 0, right=1, unknown=0))
     for previous in head.seen[0]["previous"]:
         assert torch.equal(previous > 0, OBJECT[0])
+
+
+def foreign(n: int, generator: torch.Generator) -> ClickBatch:
+    """The same boxes, but nobody has a name for them."""
+    named = batch_of(n, generator)
+    nowhere = torch.full_like(named.automatic, -LIMIT)
+    return dataclasses.replace(named, output=torch.full((n,), 2), automatic=nowhere)
+
+
+def test_structures_without_a_name_begin_with_nothing_and_are_asked_for_as_any(head):
+    generator = torch.Generator().manual_seed(0)
+    click_step(head, foreign(3, generator), generator, 1, Mixture(begun=0))
+    assert head.seen[0]["output"].tolist() == [2, 2, 2]
+    assert not head.seen[0]["known"].any()
+    assert not (head.seen[0]["previous"] > 0).any()
+
+
+def test_structures_without_a_name_that_are_begun_show_the_truth_with_errors(head):
+    generator = torch.Generator().manual_seed(0)
+    click_step(head, foreign(8, generator), generator, 1, Mixture(begun=1))
+    assert head.seen[0]["known"].all()
+    shown = (head.seen[0]["previous"] > 0).flatten(1)
+    overlap = (shown & OBJECT.flatten()).sum(1) / OBJECT.sum()
+    assert (overlap > 0.3).all()
 
 
 def test_the_same_seed_means_the_same_losses(head):

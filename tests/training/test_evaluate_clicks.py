@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from tests.training.conftest import write_raw
 
 from ka2er_training import evaluate_clicks as module
+from ka2er_training.bench import clicks
 from ka2er_training.cli import DONE, USER_ERROR, main
 from ka2er_training.dataset import TaskOptions, add_task
 from ka2er_training.registry import add_version, make_current
@@ -43,8 +45,9 @@ def pretended(monkeypatch):
         devices.append(device)
         return load(folder)
 
-    def rows(loaded, mode, case, how):
-        return [{"dice": [0.5, *[0.75] * how[0]]}]
+    def rows(loaded, case, plan):
+        dice, predicted = [0.5, *[0.75] * plan.n_clicks], [0.85] * plan.n_clicks
+        return [{"dice": dice, "predicted": predicted}]
 
     monkeypatch.setattr(module, "load_student", noted)
     monkeypatch.setattr(module, "_rows", rows)
@@ -57,7 +60,9 @@ def test_the_device_is_the_one_that_was_asked_for(one, pretended, monkeypatch, c
     assert main(["evaluate", str(one.folder), *options]) == DONE
     assert pretended == ["cuda:1"]
     told = json.loads(capsys.readouterr().out)["tasks"]
-    assert told == {"one": {"n_cases": 1, "dice": [0.5, 0.75, 0.75], "closed": 0.5}}
+    off = pytest.approx(0.1)
+    wanted = {"n_cases": 1, "n_objects": 1, "dice": [0.5, 0.75, 0.75], "closed": 0.5}
+    assert told == {"one": {**wanted, "predicted_off": off}}
     assert "'bogus'" in refused(caplog, one, "--clicks", "2", "--device", "bogus")
 
 
@@ -66,6 +71,8 @@ def test_what_makes_no_table_is_refused_in_one_line(one, pretended, caplog):
         assert f"got {number} and 6" in refused(caplog, one, "--clicks", number)
         assert f"got 1 and {number}" in refused(caplog, one, "--clicks", "1", "--cases", number)
     assert "--experts" in refused(caplog, one, "--clicks", "1", "--experts")
+    assert "--unnamed" in refused(caplog, one, "--unnamed")
+    assert "both" in refused(caplog, one, "--clicks", "1", "--unnamed", "--perfect-mm", "3")
     assert pretended == []
 
 
@@ -108,3 +115,31 @@ def test_clicks_of_a_real_student_are_answered(one, capsys):
     (task,) = json.loads(capsys.readouterr().out)["tasks"].values()
     assert (task["n_cases"], len(task["dice"])) == (1, 2)
     assert all(0 <= value <= 1 for value in task["dice"])
+
+
+def test_a_student_from_elsewhere_is_asked_for_what_it_has_no_name_for(
+    copied, student_folder, tmp_path, capsys
+):
+    """The task is unknown to it, and so has no label that it could be asked for."""
+    folder = shutil.copytree(student_folder, tmp_path / "elsewhere")
+    source = read_source(write_raw(tmp_path / "raw", first=10))
+    add_task(copied, source, TaskOptions(name="two", spacing_mm=(4, 4, 4)))
+    options = ["--clicks", "2", "--cases", "1", "--mode", "distilled", "--device", "cpu", "--json"]
+    command = ["evaluate", str(copied.folder), "--student", str(folder), *options]
+    assert main([*command, "--unnamed"]) == DONE
+    told = json.loads(capsys.readouterr().out)["tasks"]
+    assert set(told) == {"one", "two"}
+    assert told["two"]["dice"][0] == 0
+    assert len(told["two"]["dice"]) == 3
+    assert 0 <= told["two"]["predicted_off"] <= 1
+
+
+def test_every_piece_is_an_object_the_largest_first():
+    mask = np.zeros((8, 20, 20), bool)
+    mask[1:3, 1:5, 1:6] = True  # 40 voxels
+    mask[4:7, 8:14, 8:12] = True  # 72
+    mask[7, 18, 18] = True  # too small
+    pieces = clicks._pieces(mask, 3)
+    assert [int(piece.sum()) for piece in pieces] == [72, 40]
+    assert len(clicks._pieces(mask, 1)) == 1
+    assert clicks._pieces(np.zeros_like(mask), 3) == []

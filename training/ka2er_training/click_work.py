@@ -8,23 +8,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ka2er_training.click_objects import draw_objects
 from ka2er_training.clicks import ClickBatch, click_step
 from ka2er_training.loop import Work, train
 from ka2er_training.student_work import student_work
+from napari_ka2er.model.mask_decoder import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from torch import Tensor
 
     from ka2er_training.amalgamate import Recipe
-    from ka2er_training.cases import PreparedCase, Sample
+    from ka2er_training.cases import PreparedCase
+    from ka2er_training.click_objects import ClickSample
     from ka2er_training.teaching import Teaching
     from napari_ka2er.model.student import Student
 
 FROZEN = ("student.foundation", "student.coarse", "student.fine")
 _N_CLICKS = 3
+# Asked about in every window: the trunk has to look at it once only.
+_N_OBJECTS = 3
+_FOREIGN = 0.7
 
 
 class ClickLesson(nn.Module):
@@ -40,37 +47,45 @@ class ClickLesson(nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, sample: Sample, seed: int) -> dict[str, Tensor]:
-        """Return the losses of correcting one window's label by a few clicks."""
-        generator = torch.Generator().manual_seed(seed)
+    def forward(self, sample: ClickSample, seed: int) -> dict[str, Tensor]:
+        """Return the losses of correcting a window's objects by a few clicks each."""
         device = next(self.student.parameters()).device
-        outputs = self.student.config.outputs(sample.task)
-        label = _some_label(sample.target, generator)
-        image = sample.image.to(device)
-        features = None if sample.features is None else sample.features.to(device)
+        window, n_objects = sample.window, len(sample.labels)
+        image = window.image.to(device)
+        features = None if window.features is None else window.features.to(device)
         with torch.no_grad():
             trunk = self.student.trunk(image, features)
         encoded = self.student.finish(trunk)
         batch = ClickBatch(
-            gold=encoded.gold,
-            dense=encoded.dense,
-            image=image,
-            automatic=encoded.logits[:, outputs[label] : outputs[label] + 1].detach(),
-            target=sample.target[:, label : label + 1].to(device),
-            valid=sample.valid.to(device) > 0,
-            output=torch.tensor([outputs[label]], device=device),
+            gold=encoded.gold.expand(n_objects, -1, -1, -1, -1),
+            dense=encoded.dense.expand(n_objects, -1, -1, -1, -1),
+            image=image.expand(n_objects, -1, -1, -1, -1),
+            automatic=self._automatic(encoded.logits.detach(), sample),
+            target=sample.target.to(device),
+            valid=sample.valid.to(device),
+            output=self._outputs(sample).to(device),
             any_output=self.student.config.n_outputs,
-            spacing_mm=sample.spacing_mm,
+            spacing_mm=window.spacing_mm,
         )
+        generator = torch.Generator().manual_seed(seed)
         return click_step(self.student.decode, batch, generator, _N_CLICKS)
 
+    def _outputs(self, sample: ClickSample) -> Tensor:
+        """Return which output each object is."""
+        config = self.student.config
+        outputs = config.outputs(sample.window.task)
+        return torch.tensor(
+            [config.n_outputs if label is None else outputs[label] for label in sample.labels]
+        )
 
-def _some_label(target: Tensor, generator: torch.Generator) -> int:
-    """Return a label that is in the window, if any is."""
-    present = (target[0] > 0.5).flatten(1).any(dim=1).nonzero().flatten()
-    if not len(present):
-        return int(torch.randint(target.shape[1], (), generator=generator))
-    return int(present[torch.randint(len(present), (), generator=generator)])
+    def _automatic(self, logits: Tensor, sample: ClickSample) -> Tensor:
+        """Return each object's logits without prompts; what has no name is nowhere."""
+        nowhere = torch.full_like(logits[:, :1], -LIMIT)
+        found = [
+            nowhere if label is None else logits[:, output : output + 1]
+            for label, output in zip(sample.labels, self._outputs(sample).tolist(), strict=True)
+        ]
+        return torch.cat(found)
 
 
 def _loss(network: nn.Module, sample: Any, step: int) -> dict[str, Tensor]:
@@ -109,7 +124,11 @@ def train_clicks(
     labelled = [case for case in cases if case.is_labelled]
     # Experts come and go as in use, from the first step on.
     teaching: Teaching = dataclasses.replace(recipe.teaching, mixed_from=0.0)
-    draw = student_work(student.config, labelled, teaching).draw
+    windows = student_work(student.config, labelled, teaching)
+
+    def draw(step: int, generator: np.random.Generator) -> ClickSample:
+        return draw_objects(windows.draw(step, generator), _N_OBJECTS, _FOREIGN, generator)
+
     averaged = train(
         ClickLesson(student),
         Work(draw=draw, loss=_loss, frozen=FROZEN),

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from napari_ka2er.model.prompt_maps import PromptTensors
 
 _SHARPNESS = 3.0
+# What is missing to Dice 1 counts at least so much: else the gradients of masks that are nearly
+# right, in which there is little to learn, outweigh those of objects just begun.
+_LEAST_MISSING = 0.25
 
 
 class Decode(Protocol):
@@ -55,7 +58,7 @@ class ClickBatch:
     valid : Tensor of bool, shape (B, 1, Z, Y, X)
         Where the label was annotated.
     output : Tensor of int64, shape (B,)
-        The label's index among the student's outputs.
+        The label's index among the student's outputs; `any_output` for structures without a name.
     any_output : int
         Index of the "any structure" token.
     spacing_mm : tuple of float
@@ -92,6 +95,9 @@ class Mixture:
         The automatic result is not known beside the mask.
     any_structure : float
         The label is not named, and so has no automatic result.
+    begun : float
+        Of structures without a name, how many are begun already: their mask is the truth with
+        random errors, or now and then right.
     habits : Habits
         How the user draws.
     """
@@ -102,6 +108,7 @@ class Mixture:
     unknown: float = 0.1
     bare: float = 0.2
     any_structure: float = 0.15
+    begun: float = 0.35
     habits: Habits = field(default_factory=Habits)
 
 
@@ -136,10 +143,13 @@ def click_step(
     """
     mixture = mixture or Mixture()
     mask, target = _situations(batch, mixture, generator)
+    is_foreign = (batch.output == batch.any_output).cpu()
+    known = torch.where(is_foreign, mixture.begun, 1 - mixture.unknown)
     is_known, is_any, is_bare = (
         torch.rand(len(mask), generator=generator) < p
-        for p in (1 - mixture.unknown, mixture.any_structure, mixture.bare)
+        for p in (known, mixture.any_structure, mixture.bare)
     )
+    is_any = is_any | is_foreign
     output = torch.where(is_any.to(batch.output.device), batch.any_output, batch.output)
     canvas = _canvas(batch, target, ~is_known, mixture.habits, generator)
     terms: list[dict[str, Tensor]] = []
@@ -189,7 +199,10 @@ def _situations(
     wanted = corrupt(automatic, generator)
     draw = torch.rand(len(truth), generator=generator)
     bounds = torch.tensor([mixture.corrupted, mixture.disagreeing, mixture.right]).cumsum(0)
-    kinds = torch.bucketize(draw, bounds).tolist()
+    drawn = torch.bucketize(draw, bounds)
+    # Without an automatic result there is nothing to disagree with or to start from.
+    is_foreign = (batch.output == batch.any_output).cpu()
+    kinds = torch.where(is_foreign & (drawn % 2 == 1), 0, drawn).tolist()
     starts = [(damaged, automatic, truth, automatic)[kind] for kind in kinds]
     targets = [wanted.float() if kind == 1 else batch.target for kind in kinds]
     items = range(len(kinds))
@@ -223,7 +236,7 @@ def _losses(
     reached = _dice((logits.detach() > 0).float() * valid, target * valid)
     return {
         "click_voxels": cross_entropy.mean(),
-        "click_gap": ((1 - after) / (1 - before).clamp_min(0.05)).mean(),
+        "click_gap": ((1 - after) / (1 - before).clamp_min(_LEAST_MISSING)).mean(),
         "click_dice": F.mse_loss(predicted, reached),
     }
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = "ka2er-student"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the mask decoder sees how much a voxel is like those that were clicked
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,11 @@ def read_student_json(folder: Path) -> dict[str, Any]:
         raise UserError(f"JSON in {path}", f"{error}") from error
     if not isinstance(text, dict) or text.get("format") != FORMAT:
         raise UserError(f"a student of format {FORMAT} in {path}", "something else")
-    if text.get("format_version") != FORMAT_VERSION:
-        got = f"version {text.get('format_version')}"
-        raise UserError(f"format version {FORMAT_VERSION} in {path}", got, "update napari-ka2er")
+    version = text.get("format_version")
+    if version != FORMAT_VERSION:
+        is_older = isinstance(version, int) and version < FORMAT_VERSION
+        remedy = "make it anew with ka2er amalgamate" if is_older else "update napari-ka2er"
+        raise UserError(f"format version {FORMAT_VERSION} in {path}", f"version {version}", remedy)
     weights = text.get("weights")
     if (
         not {"config", "card"} <= set(text)

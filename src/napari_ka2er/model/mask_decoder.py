@@ -6,9 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from monai.networks.nets.vista3d import MLP, TwoWayTransformer
 from torch import Tensor, nn
 
+from napari_ka2er.model.likeness import (
+    N_DENSE_MAPS,
+    N_IMAGE_MAPS,
+    dense_likeness,
+    image_likeness,
+    values_at,
+)
 from napari_ka2er.model.prompt_encoder import fourier_positions
 from napari_ka2er.model.prompt_maps import N_MAPS
 from napari_ka2er.model.refinement import Refinement, double
@@ -16,21 +24,29 @@ from napari_ka2er.model.refinement import Refinement, double
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_ka2er.model.prompt_maps import PromptTensors
+
 # Logits are squashed to this, so that certain voxels, too, stay within a click's reach.
 LIMIT = 4.0
 _CERTAIN = 2.0
 _MARGIN = 16
 _N_PROJECTED = 4
 _N_AGREEMENTS = 3
+# Logits of a voxel far from every click and like none, and what is added by: the wide maps of
+# prompts (all and newest, positive and negative), the narrow ones, the inside of a box; likeness of
+# intensity (narrow, wide) and of the dense embedding, to positive and negative clicks.
+_NOTHING = -4.0
+_RULE = (2.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0, -2.0, 2.0, -2.0, 1.0, -1.0)
 
 
 class MaskDecoder(nn.Module):
     """Answers prompts with one mask and an estimate of its Dice.
 
     A two-way transformer over (mask, Dice, class, prompt) tokens and gold tokens yields a kernel;
-    the kernel on the dense embedding yields a mask at stride 2.  A small U-Net in a box around the
-    newest prompt sees that mask, the previous one, the image and the prompt maps at full resolution
-    and changes the previous mask; before training it changes nothing.
+    the kernel on the dense embedding, the prompt maps and the likeness to what was clicked yields a
+    mask at stride 2.  A small U-Net in a box around the newest prompt sees that mask, the previous
+    one, the image and the same maps at full resolution and changes the previous mask; before
+    training it changes nothing, and the kernel is a plain rule: what is near a click and like it.
 
     Parameters
     ----------
@@ -55,10 +71,12 @@ class MaskDecoder(nn.Module):
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.dice_token = nn.Parameter(0.02 * torch.randn(width))
         self.transformer = TwoWayTransformer(2, width, heads, 4 * width)
-        self.kernel = MLP(width, width, dense_width + 1, 2)
+        n_maps = N_MAPS + N_IMAGE_MAPS + N_DENSE_MAPS
+        self.kernel = MLP(width, width, dense_width + n_maps + 1, 2)
         self.project = nn.Conv3d(dense_width, _N_PROJECTED, 1)
-        self.refinement = Refinement(3 + N_MAPS + _N_PROJECTED, width)
+        self.refinement = Refinement(3 + n_maps + _N_PROJECTED, width)
         self.dice = MLP(width + _N_AGREEMENTS, width, 1, 2)
+        self._begin_with_a_rule(dense_width)
 
     def forward(
         self,
@@ -70,8 +88,7 @@ class MaskDecoder(nn.Module):
         previous_known: Tensor,
         sparse: Tensor,
         class_token: Tensor,
-        maps: Tensor,
-        focus: Tensor,
+        prompts: PromptTensors,
     ) -> tuple[Tensor, Tensor]:
         """Return the mask's logits and its predicted Dice.
 
@@ -91,8 +108,8 @@ class MaskDecoder(nn.Module):
             The prompt encoder's tokens; N may be 0.
         class_token : Tensor, shape (B, d)
             Which label is meant.
-        maps, focus : Tensor, shapes (B, M, Z, Y, X) and (B, 2, 3)
-            `PromptTensors.dense` and `PromptTensors.focus`.
+        prompts : PromptTensors
+            Prompts in voxels of the ROI.
 
         Returns
         -------
@@ -103,14 +120,31 @@ class MaskDecoder(nn.Module):
         """
         mask_token, dice_token = self._attend(gold, class_token, sparse)
         kernel = self.kernel(mask_token)
-        coarse = torch.einsum("bc,bczyx->bzyx", kernel[:, 1:], dense_embedding)[:, None]
+        blurred = F.avg_pool3d(image, 2)
+        intensities = values_at(blurred, prompts.points, 2)
+        alike = self._alike(dense_embedding, prompts)
+        at_half = [
+            dense_embedding,
+            prompts.dense[..., ::2, ::2, ::2],
+            image_likeness(blurred, intensities, prompts.point_labels),
+            alike,
+        ]
+        coarse = torch.einsum("bc,bczyx->bzyx", kernel[:, 1:], torch.cat(at_half, dim=1))[:, None]
         coarse = squash(coarse + kernel[:, :1, None, None, None])
         is_known = previous_known[:, None, None, None, None]
         previous = squash(previous) * is_known
         logits = torch.where(is_known, previous, double(coarse))
-        full, half = self._boxes(focus, image.shape)
-        seen = [double(_crop(coarse, half)), *(_crop(x, full) for x in (previous, image, maps))]
-        seen.append(double(self.project(_crop(dense_embedding, half))))
+        full, half = self._boxes(prompts.focus, image.shape)
+        here = _crop(image, full)
+        seen = [
+            double(_crop(coarse, half)),
+            _crop(previous, full),
+            here,
+            _crop(prompts.dense, full),
+            image_likeness(here, intensities, prompts.point_labels),
+            double(_crop(alike, half)),
+            double(self.project(_crop(dense_embedding, half))),
+        ]
         change = self.refinement(torch.cat(seen, dim=1), mask_token)
         logits = _add(logits, change, full)
         agreement = _agreement(logits, coarse, previous)
@@ -125,6 +159,20 @@ class MaskDecoder(nn.Module):
         frame = self.positions(gold.shape[2:]).expand(batch_size, -1, -1, -1, -1)
         tokens, _ = self.transformer(gold, frame, tokens)
         return tokens[:, 0], tokens[:, 1]
+
+    @torch.no_grad()
+    def _begin_with_a_rule(self, dense_width: int) -> None:
+        """Let an untrained kernel take what is near a click and like it, whatever the object."""
+        last = self.kernel.layers[-1]
+        last.weight.mul_(0.1)  # type: ignore[operator, union-attr]
+        last.bias.zero_()  # type: ignore[operator, union-attr]
+        rule = torch.tensor(_RULE)
+        last.bias[0] = _NOTHING  # type: ignore[index, union-attr]
+        last.bias[1 + dense_width :] = rule  # type: ignore[index, union-attr]
+
+    def _alike(self, dense: Tensor, prompts: PromptTensors) -> Tensor:
+        seen = values_at(dense, prompts.points, 2)
+        return dense_likeness(dense, seen, prompts.point_labels)
 
     def _boxes(self, focus: Tensor, shape: Sequence[int]) -> tuple[list[_Box], list[_Box]]:
         """Return the refined box of each item at full resolution and at stride 2.

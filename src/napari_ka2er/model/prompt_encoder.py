@@ -8,6 +8,8 @@ import torch
 from monai.networks.nets.vista3d import PositionEmbeddingRandom
 from torch import Tensor, nn
 
+from napari_ka2er.model.prompt_maps import POSITIVE
+
 if TYPE_CHECKING:
     from napari_ka2er.model.prompt_maps import PromptTensors
 
@@ -32,28 +34,47 @@ def fourier_positions(width: int, seed: int = 0) -> PositionEmbeddingRandom:
 
 
 class PromptEncoder(nn.Module):
-    """Turns points and box corners into sparse tokens.
+    """Turns points and box corners into sparse tokens: which kind, where, and what is seen there.
 
     Parameters
     ----------
     width : int
         Channels of a token, even.
+    dense_width : int
+        Channels of the dense embedding.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dense_width: int) -> None:
         super().__init__()
         self.positions = fourier_positions(width)
         self.labels = nn.Embedding(_N_LABELS, width)
+        self.content = nn.Linear(dense_width, width)
 
-    def forward(self, prompts: PromptTensors, roi_shape: tuple[int, int, int]) -> Tensor:
+    def forward(
+        self, prompts: PromptTensors, roi_shape: tuple[int, int, int], seen: Tensor
+    ) -> Tensor:
         """Return sparse tokens, shape (B, N, width); N may be 0.
 
-        Padding becomes a token of its own that has no position.
+        Parameters
+        ----------
+        prompts : PromptTensors
+            Prompts in voxels of the region.
+        roi_shape : tuple of int
+            Its size (Z, Y, X).
+        seen : Tensor, shape (B, N, F)
+            The dense embedding at the points.
+
+        Returns
+        -------
+        Tensor, shape (B, N, width)
+            Padding becomes a token of its own that has no position; it and the corners of boxes
+            have no content.
         """
         # Index i is the middle of the i-th voxel: half a voxel from the border the frame starts at.
         centres = prompts.points + 0.5
         position = self.positions.forward_with_coords(centres, roi_shape)
         is_prompt = prompts.point_labels[..., None] >= 0
         label = self.labels(prompts.point_labels + 1)
-        tokens: Tensor = label + position * is_prompt
+        is_click = is_prompt & (prompts.point_labels[..., None] <= POSITIVE)
+        tokens: Tensor = label + position * is_prompt + self.content(seen) * is_click
         return tokens

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from napari_ka2er.model.amalgamation import CoarseAmalgamation, CoarseResult
 from napari_ka2er.model.config import COARSE_STRIDES, FINE_STRIDES, StudentConfig
 from napari_ka2er.model.foundation import Foundation
+from napari_ka2er.model.likeness import values_at
 from napari_ka2er.model.mask_decoder import MaskDecoder
 from napari_ka2er.model.merging import FineMerging
 from napari_ka2er.model.onednn import take_onednn
@@ -86,7 +87,7 @@ class Student(nn.Module):
         self.to_gold = nn.Sequential(nn.Conv3d(4 * size, width, 1), nn.GroupNorm(4, width))
         self.to_dense = nn.Conv3d(size, config.dense_width, 1)
         self.class_tokens = nn.Embedding(config.n_outputs + 1, width)  # the last is "any structure"
-        self.prompt_encoder = PromptEncoder(width)
+        self.prompt_encoder = PromptEncoder(width, config.dense_width)
         self.mask_decoder = MaskDecoder(width, config.dense_width, config.heads)
         take_onednn(self)
 
@@ -240,10 +241,11 @@ class Student(nn.Module):
             image=image,
             previous=previous,
             previous_known=previous_known,
-            sparse=self.prompt_encoder(prompts, tuple(image.shape[2:])),
+            sparse=self.prompt_encoder(
+                prompts, tuple(image.shape[2:]), values_at(dense, prompts.points, 2)
+            ),
             class_token=self.class_tokens(output),
-            maps=prompts.dense,
-            focus=prompts.focus,
+            prompts=prompts,
         )
         return result
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
 from ka2er_training.bench.measuring import cases_of, student_of
 from ka2er_training.simulated_users import click_largest_error, correct
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
     from ka2er_training.evaluate import LabelledCase
     from ka2er_training.simulated_users import Click
     from napari_ka2er.core.volume import Geometry, Volume
+    from napari_ka2er.model.answers import PromptResult
+    from napari_ka2er.model.config import StudentConfig
 
     Mask = NDArray[np.bool_]
+
+_LEAST_PIECE = 30  # voxels; what is smaller is painted sooner than clicked
 
 
 def click_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
@@ -70,18 +75,78 @@ def click_rows(
     automatic = predictor.segment(case.task.name).labels
     rows = []
     for label in case.task.labels:
-        seconds: list[float] = []
         truth = gt == label.value
         if not truth.any():
             continue
-        answer = _answering(predictor, volume, (case.task.name, label.value), seconds)
+        what = {"task": case.task.name, "label": label.name, "case": case.name}
+        results: list[PromptResult] = []
+        answer = _answering(predictor, volume, (case.task.name, label.value), results)
         if perfect_mm is not None:
             answer = partial(_perfect, truth, volume.geometry, perfect_mm)
         masks = correct(answer, automatic == label.value, truth, click_largest_error, n_clicks)
-        values = [dice(truth, mask) for mask in masks]
-        names = {"task": case.task.name, "label": label.name, "case": case.name}
-        rows.append({**names, "dice": values, "seconds": seconds})
+        rows.append({**what, **_figures(truth, masks, results)})
     return rows
+
+
+def unnamed_rows(
+    predictor: Predictor, case: LabelledCase, n_clicks: int, most: int = 3
+) -> list[dict[str, Any]]:
+    """Return, per piece of a case's labels, Dice after 0, 1 … `n_clicks` clicks; see `click_rows`.
+
+    Every piece is clicked for itself, beginning with nothing, and the student is not told what it
+    is: what prompts do for structures that it has no name for.  It need not know the task.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The student; its volume is set here.  The grid is that of its tasks whose spacing is nearest
+        to the volume's.
+    case : LabelledCase
+        What is to be reached.
+    n_clicks : int
+        Clicks per piece.
+    most : int
+        Pieces of a label, the largest ones of at least 30 voxels.
+    """
+    volume = read_volume(case.image)
+    gt, _ = read_labels(case.labels)
+    predictor.set_volume(volume)
+    task = nearest_grid(predictor.loaded.config, volume.geometry)
+    rows = []
+    for label in case.task.labels:
+        for i, truth in enumerate(_pieces(gt == label.value, most)):
+            what = {"task": case.task.name, "label": label.name, "case": case.name, "piece": i}
+            results: list[PromptResult] = []
+            answer = _answering(predictor, volume, (task, None), results)
+            nothing = np.zeros(truth.shape, bool)
+            masks = correct(answer, nothing, truth, click_largest_error, n_clicks)
+            rows.append({**what, **_figures(truth, masks, results)})
+    return rows
+
+
+def nearest_grid(config: StudentConfig, geometry: Geometry) -> str:
+    """Return the task whose grid spacing is most like a volume's, by the volume of a voxel."""
+    own = float(np.log(np.prod(geometry.spacing)))
+    away = {e.task.name: abs(np.log(np.prod(e.spacing_mm)) - own) for e in config.tasks}
+    return min(away, key=lambda name: away[name])
+
+
+def _pieces(mask: Mask, most: int) -> list[Mask]:
+    """Return the largest connected pieces, largest first."""
+    numbers, _ = ndimage.label(mask)
+    sizes = np.bincount(numbers.ravel())
+    sizes[0] = 0
+    largest = np.argsort(-sizes, kind="stable")[:most]
+    return [numbers == i for i in largest if sizes[i] >= _LEAST_PIECE]
+
+
+def _figures(truth: Mask, masks: list[Mask], results: list[PromptResult]) -> dict[str, Any]:
+    """Return Dice of each mask, and of each answer its time and the Dice it was predicted."""
+    return {
+        "dice": [dice(truth, mask) for mask in masks],
+        "seconds": [result.seconds for result in results],
+        "predicted": [result.predicted_dice for result in results],
+    }
 
 
 def _perfect(
@@ -97,9 +162,12 @@ def _perfect(
 
 
 def _answering(
-    predictor: Predictor, volume: Volume, what: tuple[str, int], seconds: list[float]
+    predictor: Predictor,
+    volume: Volume,
+    what: tuple[str, int | None],
+    results: list[PromptResult],
 ) -> Callable[[Mask, list[Click]], Mask]:
-    """Return a function that answers clicks as the student does, and notes how long it took."""
+    """Return a function that answers clicks as the student does, and notes every answer."""
     task, value = what
 
     def answer(mask: Mask, clicks: list[Click]) -> Mask:
@@ -108,7 +176,7 @@ def _answering(
             z, y, x = volume.geometry.to_world(click.voxel)
             points.append(Point((float(z), float(y), float(x)), click.positive))
         result = predictor.prompt(task, value, points, previous=mask)
-        seconds.append(result.seconds)
+        results.append(result)
         changed = mask.copy()
         changed[result.box] = result.mask
         return changed

@@ -20,7 +20,11 @@ def add(commands: Any) -> None:
         commands, "evaluate", run_evaluate, "Dice, NSD and HD95 on a workspace's hold-out"
     )
     command.add_argument("folder", type=Path, metavar="DIR", help="the workspace")
-    command.add_argument("--student", metavar="V", help="version (default: the current one)")
+    command.add_argument(
+        "--student",
+        metavar="V",
+        help="version (default: the current one); with --clicks also any student's folder",
+    )
     command.add_argument("--mode", default="sparse", choices=["sparse", "full", "distilled"])
     command.add_argument("--experts", action="store_true", help="the experts instead of a student")
     command.add_argument("--clicks", type=int, metavar="N", help="Dice after 0 to N clicks instead")
@@ -29,6 +33,12 @@ def add(commands: Any) -> None:
         type=float,
         metavar="R",
         help="with --clicks: not the student but the truth answers, within R mm of each click",
+    )
+    command.add_argument(
+        "--unnamed",
+        action="store_true",
+        help="with --clicks: every piece of a label from nothing, and the student, who need not "
+        "know the task, is not told what it is",
     )
     command.add_argument("--cases", type=int, default=6, help="with --clicks: of each task at most")
     add_device(command)
@@ -46,6 +56,8 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     device = str(resolve_device(args.device))
     if args.perfect_mm is not None and not (args.clicks and args.perfect_mm > 0):
         raise UserError("--clicks N with --perfect-mm, and more than 0 mm", f"{args.perfect_mm:g}")
+    if args.unnamed and args.clicks is None:
+        raise UserError("--clicks N with --unnamed", "none")
     if args.clicks is not None:
         return _clicks(args, workspace, device)
     with progress_bar() as progress:
@@ -64,21 +76,16 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
 
 def _clicks(args: argparse.Namespace, workspace: Workspace, device: str) -> dict[str, Any]:
     """Print what clicks add."""
-    from ka2er_training.evaluate_clicks import evaluate_clicks
+    from ka2er_training.evaluate_clicks import ClickPlan, evaluate_clicks
     from napari_ka2er.core.errors import UserError
 
     if args.experts:
         remedy = "leave one out, as experts answer no clicks"
         raise UserError("--clicks or --experts", "both", remedy)
-    result = evaluate_clicks(
-        workspace,
-        args.student,
-        mode=args.mode,
-        n_clicks=args.clicks,
-        max_cases=args.cases,
-        perfect_mm=args.perfect_mm,
-        device=device,
+    plan = ClickPlan(
+        args.clicks, args.cases, args.perfect_mm, is_named=not args.unnamed, mode=args.mode
     )
+    result = evaluate_clicks(workspace, plan, args.student, device=device)
     if not args.json:
         sys.stdout.write(result["table"] + "\n")
     return result

@@ -1,0 +1,98 @@
+"""How much every voxel is like those that were clicked.
+
+A student that has learned three tasks has no names for anything else, but a click into a kidney
+still shows what kidney looks like here.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_ka2er.model.prompt_maps import NEGATIVE, POSITIVE
+
+N_IMAGE_MAPS, N_DENSE_MAPS = 4, 2
+# Deviations of a volume's normalised intensities: organ against organ, and bone against the rest.
+_SCALES = (0.1, 0.3)
+_SHARPNESS = 5.0
+
+
+def values_at(values: Tensor, points: Tensor, stride: int) -> Tensor:
+    """Return what lies at points.
+
+    Parameters
+    ----------
+    values : Tensor, shape (B, C, Z/stride, Y/stride, X/stride)
+        Any map of a region.
+    points : Tensor, shape (B, N, 3)
+        Voxels of the region at full resolution; those beyond its end count as at it.
+    stride : int
+        Of the map.
+
+    Returns
+    -------
+    Tensor, shape (B, N, C)
+        The map's nearest value.
+    """
+    size = torch.tensor(values.shape[2:], device=points.device)
+    index = torch.div(points, stride, rounding_mode="floor").long()
+    z, y, x = index.clamp(min=0).minimum(size - 1).unbind(dim=-1)
+    flat = (z * size[1] + y) * size[2] + x
+    return values.flatten(2).gather(2, flat[:, None].expand(-1, values.shape[1], -1)).mT
+
+
+def image_likeness(image: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
+    """Return how near each voxel's intensity is to those at positive and at negative points.
+
+    Parameters
+    ----------
+    image : Tensor, shape (B, 1, Z, Y, X)
+        Normalised image, at any resolution.
+    seen : Tensor, shape (B, N, 1)
+        Its intensities at the points.
+    labels : Tensor of int64, shape (B, N)
+        As in `PromptTensors.point_labels`; corners of boxes and padding say nothing.
+
+    Returns
+    -------
+    Tensor, shape (B, 4, Z, Y, X)
+        ``exp(-(difference / scale)² / 2)`` to the likest point: for the narrow scale positive and
+        negative, then for the wide one; 0 without such points.
+    """
+    maps: list[Tensor] = []
+    for scale in _SCALES:
+        gaps = (image - seen[..., None, None]) / scale  # (B, N, Z, Y, X) by broadcasting
+        maps += _likest(torch.exp(-0.5 * gaps.square()), labels)
+    return torch.cat(maps, dim=1)
+
+
+def dense_likeness(dense: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
+    """Return how near the direction of each dense embedding is to those at the points.
+
+    Parameters
+    ----------
+    dense : Tensor, shape (B, F, Z, Y, X)
+        Dense embedding.
+    seen : Tensor, shape (B, N, F)
+        Its values at the points.
+    labels : Tensor of int64, shape (B, N)
+        As in `image_likeness`.
+
+    Returns
+    -------
+    Tensor, shape (B, 2, Z, Y, X)
+        ``exp(5 (cosine - 1))`` to the likest point, positive and negative.
+    """
+    cosine = torch.einsum("bnc,bczyx->bnzyx", F.normalize(seen, dim=-1), F.normalize(dense, dim=1))
+    return torch.cat(_likest(torch.exp(_SHARPNESS * (cosine - 1)), labels), dim=1)
+
+
+def _likest(likeness: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return the highest likeness (B, N, Z, Y, X) to a positive and to a negative point."""
+    return [
+        (likeness * (labels == sign)[:, :, None, None, None]).amax(dim=1, keepdim=True)
+        if likeness.shape[1]
+        else likeness.new_zeros(likeness.shape[0], 1, *likeness.shape[2:])
+        for sign in (POSITIVE, NEGATIVE)
+    ]
