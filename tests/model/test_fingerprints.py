@@ -1,10 +1,14 @@
 import numpy as np
+import pytest
+from scipy import ndimage
 
 from napari_ka2er.core.volume import Volume
 from napari_ka2er.model.fingerprints import (
     fingerprint,
     intensity_fit,
+    likeness,
     looks_like_hounsfield,
+    smoothness,
     task_fingerprint,
 )
 
@@ -16,6 +20,32 @@ def volume(data, spacing=2.0):
 def mr(seed):
     generator = np.random.default_rng(seed)
     return volume(100 + 30 * generator.normal(size=(20, 24, 28)) ** 2 + seed)
+
+
+def test_noise_has_nothing_in_common_with_its_neighbours_and_fits_no_task():
+    noise = mr(3)
+    smooth = volume(ndimage.gaussian_filter(noise.data, (0, 0, 2)))
+    assert abs(smoothness(noise.data)) < 0.03
+    assert smoothness(smooth.data) > 0.8  # along one axis is enough
+    known = task_fingerprint([fingerprint(smooth)])
+    assert likeness(known, fingerprint(smooth))[0] == 1
+    fit, reason = likeness(known, fingerprint(noise))
+    assert fit == 0
+    assert "as in noise" in reason
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (np.arange(60.0).reshape(3, 4, 5), 1.0),
+        (np.array([[[1.0, 2, 1, 2, 1, 2]]]), -1.0),
+        (np.full((3, 4, 5), 7.0), 1.0),
+        (np.ones((1, 1, 1)), 1.0),
+    ],
+)
+def test_smoothness_of_what_can_be_counted_by_hand(data, wanted):
+    shown = np.pad(data, 1, constant_values=-5) if np.ptp(data) else data  # padding is no voxel
+    assert smoothness(shown) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_padding_does_not_change_the_percentiles():
