@@ -102,6 +102,8 @@ def main() -> None:
         run.shoot("9_exported")
         if args.workspace is not None:
             train(run, args.workspace, package)
+    if args.structure is not None:
+        add_structure(run, args.structure)
     run.widget.close()
     run.viewer.close()
 
@@ -139,6 +141,21 @@ def correct(run: Run) -> None:
     run.shoot("6_corrected")
 
 
+def add_structure(run: Run, voxel: tuple[int, int, int]) -> None:
+    """Add a label that the student has not learned, and click into it once."""
+    for title, part in run.widget.sections.parts.items():
+        part.open(title in ("Task and labels", "Prompt"))
+    panel = run.panel("Task and labels")
+    panel.new_name.setText("vertebra")
+    panel.add_label.click()
+    run.settle()
+    run.viewer.dims.set_point(0, run.controller.session.volume.geometry.spacing[0] * voxel[0])
+    run.panel("Prompt").tools[Tool.POSITIVE].click()
+    run.controller.view.points.add(voxel)
+    run.settle()
+    run.shoot("13_added")
+
+
 def parse() -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -146,6 +163,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--theme", default="dark", choices=["dark", "light"])
     parser.add_argument("--volume", default="ct_chest", help="key of a sample volume")
     parser.add_argument("--task", default="lungs")
+    parser.add_argument(
+        "--structure",
+        type=lambda text: tuple(int(n) for n in text.split(",")),
+        help="z,y,x of a voxel in a vertebra: for the picture of an added label",
+    )
     parser.add_argument("--workspace", type=Path, help="for the pictures of training")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     return parser.parse_args()

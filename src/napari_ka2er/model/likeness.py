@@ -16,6 +16,7 @@ N_IMAGE_MAPS, N_DENSE_MAPS = 4, 2
 # Deviations of a volume's normalised intensities: organ against organ, and bone against the rest.
 _SCALES = (0.1, 0.3)
 _SHARPNESS = 5.0
+_TINY = 1e-12
 
 
 def values_at(values: Tensor, points: Tensor, stride: int) -> Tensor:
@@ -60,11 +61,9 @@ def image_likeness(image: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
         ``exp(-(difference / scale)² / 2)`` to the likest point: for the narrow scale positive and
         negative, then for the wide one; 0 without such points.
     """
-    maps: list[Tensor] = []
-    for scale in _SCALES:
-        gaps = (image - seen[..., None, None]) / scale  # (B, N, Z, Y, X) by broadcasting
-        maps += _likest(torch.exp(-0.5 * gaps.square()), labels)
-    return torch.cat(maps, dim=1)
+    gaps = (image - seen[..., None, None]).square()  # (B, N, Z, Y, X) by broadcasting
+    smallest = _smallest(gaps, labels)
+    return torch.cat([torch.exp(-smallest / (2 * scale**2)) for scale in _SCALES], dim=1)
 
 
 def dense_likeness(dense: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
@@ -84,15 +83,21 @@ def dense_likeness(dense: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
     Tensor, shape (B, 2, Z, Y, X)
         ``exp(5 (cosine - 1))`` to the likest point, positive and negative.
     """
-    cosine = torch.einsum("bnc,bczyx->bnzyx", F.normalize(seen, dim=-1), F.normalize(dense, dim=1))
-    return torch.cat(_likest(torch.exp(_SHARPNESS * (cosine - 1)), labels), dim=1)
+    # F.normalize(dense, dim=1) alone would take a seventh of a click's time.
+    inverse = torch.einsum("bczyx,bczyx->bzyx", dense, dense).clamp_min(_TINY).rsqrt()[:, None]
+    cosine = torch.einsum("bnc,bczyx->bnzyx", F.normalize(seen, dim=-1), dense) * inverse
+    return torch.exp(-_SHARPNESS * _smallest(1 - cosine, labels))
 
 
-def _likest(likeness: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return the highest likeness (B, N, Z, Y, X) to a positive and to a negative point."""
-    return [
-        (likeness * (labels == sign)[:, :, None, None, None]).amax(dim=1, keepdim=True)
-        if likeness.shape[1]
-        else likeness.new_zeros(likeness.shape[0], 1, *likeness.shape[2:])
-        for sign in (POSITIVE, NEGATIVE)
-    ]
+def _smallest(gaps: Tensor, labels: Tensor) -> Tensor:
+    """Return the smallest gap to a positive and to a negative point, (B, 2, Z, Y, X); or infinity.
+
+    The likest point is looked for before any exponential, of which there would be one per point.
+    """
+    if not gaps.shape[1]:
+        return gaps.new_full((gaps.shape[0], 2, *gaps.shape[2:]), torch.inf)
+    smallest = []
+    for sign in (POSITIVE, NEGATIVE):
+        away = torch.where(labels == sign, 0.0, torch.inf)[:, :, None, None, None]
+        smallest.append((gaps + away).amin(dim=1))
+    return torch.stack(smallest, dim=1)

@@ -129,8 +129,11 @@ class MaskDecoder(nn.Module):
             image_likeness(blurred, intensities, prompts.point_labels),
             alike,
         ]
-        coarse = torch.einsum("bc,bczyx->bzyx", kernel[:, 1:], torch.cat(at_half, dim=1))[:, None]
-        coarse = squash(coarse + kernel[:, :1, None, None, None])
+        bias, *shares = kernel.split([1, *(part.shape[1] for part in at_half)], dim=1)
+        coarse = bias[:, :, None, None, None]
+        for share, part in zip(shares, at_half, strict=True):
+            coarse = coarse + torch.einsum("bc,bczyx->bzyx", share, part)[:, None]
+        coarse = squash(coarse)
         is_known = previous_known[:, None, None, None, None]
         previous = squash(previous) * is_known
         logits = torch.where(is_known, previous, double(coarse))
