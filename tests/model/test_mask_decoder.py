@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_ka2er.model.mask_decoder import LIMIT, MaskDecoder, logits_of, squash
+from napari_ka2er.model.mask_decoder import MaskDecoder
+from napari_ka2er.model.mask_logits import LIMIT, logits_of, squash
 from napari_ka2er.model.prompt_maps import (
     N_MAPS,
     NEGATIVE,

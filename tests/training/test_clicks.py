@@ -8,7 +8,8 @@ import torch
 from ka2er_training.click_simulation import Habits, Masks, draw_box, draw_prompts
 from ka2er_training.clicks import ClickBatch, Mixture, click_step
 from napari_ka2er.model.likeness import values_at
-from napari_ka2er.model.mask_decoder import LIMIT, MaskDecoder
+from napari_ka2er.model.mask_decoder import MaskDecoder
+from napari_ka2er.model.mask_logits import LIMIT
 from napari_ka2er.model.prompt_encoder import PromptEncoder
 from napari_ka2er.model.prompt_maps import NEGATIVE, PADDING, POSITIVE, PromptCanvas
 

@@ -12,7 +12,7 @@ from ka2er_training.click_objects import draw_objects
 from ka2er_training.clicks import ClickBatch, click_step
 from ka2er_training.loop import Work, train
 from ka2er_training.student_work import student_work
-from napari_ka2er.model.mask_decoder import LIMIT
+from napari_ka2er.model.mask_logits import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ka2er_training.click_simulation import Habits, Masks, draw_box, draw_prompts
 from ka2er_training.corruption import corrupt, uniform
-from napari_ka2er.model.mask_decoder import logits_of
+from napari_ka2er.model.mask_logits import logits_of
 from napari_ka2er.model.prompt_maps import PromptCanvas
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class ClickBatch:
     output: Tensor
     any_output: int
     spacing_mm: tuple[float, float, float]
+
+    @property
+    def is_foreign(self) -> Tensor:
+        """Which items have no name, bool, shape (B,), on the CPU."""
+        return (self.output == self.any_output).cpu()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,36 +147,64 @@ def click_step(
         predicted Dice).  Their sum is the loss.
     """
     mixture = mixture or Mixture()
-    mask, target = _situations(batch, mixture, generator)
-    is_foreign = (batch.output == batch.any_output).cpu()
-    known = torch.where(is_foreign, mixture.begun, 1 - mixture.unknown)
-    is_known, is_any, is_bare = (
-        torch.rand(len(mask), generator=generator) < p
-        for p in (known, mixture.any_structure, mixture.bare)
-    )
-    is_any = is_any | is_foreign
-    output = torch.where(is_any.to(batch.output.device), batch.any_output, batch.output)
-    canvas = _canvas(batch, target, ~is_known, mixture.habits, generator)
+    begun = _begin(batch, mixture, generator)
+    mask, is_known = begun.mask, begun.is_known
+    canvas = _canvas(batch, begun.target, ~is_known, mixture.habits, generator)
     terms: list[dict[str, Tensor]] = []
     for _ in range(n_clicks):
         known = is_known.to(mask.device)
         mask = mask & known[:, None, None, None, None]
-        masks = Masks(mask, target > 0.5, batch.valid)
+        masks = Masks(mask, begun.target > 0.5, batch.valid)
         draw_prompts(canvas, masks, mixture.habits, generator)
         prompts = canvas.tensors()
-        logits, predicted = decode(
+        answer = decode(
             gold=batch.gold,
             dense=batch.dense,
             image=batch.image,
-            previous=_previous(mask, batch.automatic, is_bare | is_any),
+            previous=_previous(mask, batch.automatic, begun.is_bare),
             previous_known=known,
             prompts=prompts,
-            output=output,
+            output=begun.output,
         )
-        terms.append(_losses(logits, predicted, mask, target, batch.valid, prompts))
-        mask = logits.detach() > 0
+        terms.append(_losses(answer, mask, begun.target, batch.valid, prompts))
+        mask = answer[0].detach() > 0
         is_known = torch.ones_like(is_known)
     return {name: torch.stack([t[name] for t in terms]).mean() for name in terms[0]}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Dialogues:
+    """Where each item's dialogue begins, and where it should lead; flags lie on the CPU.
+
+    Parameters
+    ----------
+    mask : Tensor of bool, shape (B, 1, Z, Y, X)
+        The mask to correct.
+    target : Tensor, shape (B, 1, Z, Y, X)
+        What it should become.
+    is_known, is_bare : Tensor of bool, shape (B,)
+        Whether there is a mask; whether it is all there is, without an automatic result.
+    output : Tensor of int64, shape (B,)
+        What the student is told that it is.
+    """
+
+    mask: Tensor
+    target: Tensor
+    is_known: Tensor
+    is_bare: Tensor
+    output: Tensor
+
+
+def _begin(batch: ClickBatch, mixture: Mixture, generator: torch.Generator) -> _Dialogues:
+    mask, target = _situations(batch, mixture, generator)
+    known = torch.where(batch.is_foreign, mixture.begun, 1 - mixture.unknown)
+    is_known, is_any, is_bare = (
+        torch.rand(len(mask), generator=generator) < p
+        for p in (known, mixture.any_structure, mixture.bare)
+    )
+    is_any = is_any | batch.is_foreign
+    output = torch.where(is_any.to(batch.output.device), batch.any_output, batch.output)
+    return _Dialogues(mask, target, is_known, is_bare | is_any, output)
 
 
 def _canvas(
@@ -201,8 +234,7 @@ def _situations(
     bounds = torch.tensor([mixture.corrupted, mixture.disagreeing, mixture.right]).cumsum(0)
     drawn = torch.bucketize(draw, bounds)
     # Without an automatic result there is nothing to disagree with or to start from.
-    is_foreign = (batch.output == batch.any_output).cpu()
-    kinds = torch.where(is_foreign & (drawn % 2 == 1), 0, drawn).tolist()
+    kinds = torch.where(batch.is_foreign & (drawn % 2 == 1), 0, drawn).tolist()
     starts = [(damaged, automatic, truth, automatic)[kind] for kind in kinds]
     targets = [wanted.float() if kind == 1 else batch.target for kind in kinds]
     items = range(len(kinds))
@@ -216,14 +248,13 @@ def _previous(mask: Tensor, automatic: Tensor, is_bare: Tensor) -> Tensor:
 
 
 def _losses(
-    logits: Tensor,
-    predicted: Tensor,
+    answer: tuple[Tensor, Tensor],
     shown: Tensor,
     target: Tensor,
     valid: Tensor,
     prompts: PromptTensors,
 ) -> dict[str, Tensor]:
-    dims = (1, 2, 3, 4)
+    (logits, predicted), dims = answer, (1, 2, 3, 4)
     near = prompts.dense[:, 2:4].amax(dim=1, keepdim=True)
     is_wrong = shown != (target > 0.5)
     weight = valid * (0.1 + near) * (1 + is_wrong)

@@ -91,7 +91,8 @@ def smoothness(data: NDArray[Any]) -> float:
         pair = np.stack([data[tuple(here)], data[tuple(next_to)]]).astype(np.float64)
         pair = pair[:, (pair > data.min()).all(axis=0)]
         if pair.shape[1] > 1 and (np.ptp(pair, axis=1) > 0).all():
-            found.append(float(np.corrcoef(pair)[0, 1]))
+            correlations: NDArray[np.float64] = np.asarray(np.corrcoef(pair))
+            found.append(float(correlations[0, 1]))
     return max(found, default=1.0)
 
 

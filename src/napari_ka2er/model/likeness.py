@@ -6,17 +6,57 @@ still shows what kidney looks like here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from napari_ka2er.model.prompt_maps import NEGATIVE, POSITIVE
 
+if TYPE_CHECKING:
+    from napari_ka2er.model.prompt_maps import PromptTensors
+
 N_IMAGE_MAPS, N_DENSE_MAPS = 4, 2
 # Deviations of a volume's normalised intensities: organ against organ, and bone against the rest.
 _SCALES = (0.1, 0.3)
 _SHARPNESS = 5.0
 _TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clicked:
+    """What lies where a region was clicked.
+
+    Parameters
+    ----------
+    half : Tensor, shape (B, 1, Z/2, Y/2, X/2)
+        The image at stride 2.
+    intensities : Tensor, shape (B, N, 1)
+        Of the image at stride 2 at the points: a single voxel would be mostly noise.
+    labels : Tensor of int64, shape (B, N)
+        Of the points.
+    dense : Tensor, shape (B, 2, Z/2, Y/2, X/2)
+        Likeness of the dense embedding.
+    """
+
+    half: Tensor
+    intensities: Tensor
+    labels: Tensor
+    dense: Tensor
+
+    def image_likeness(self, image: Tensor) -> Tensor:
+        """Return how like an image, or a part of it, is to what was clicked; see there."""
+        return image_likeness(image, self.intensities, self.labels)
+
+
+def what_was_clicked(image: Tensor, dense: Tensor, prompts: PromptTensors) -> Clicked:
+    """Return what lies at prompts in a region; shapes as in `MaskDecoder.forward`."""
+    half = F.avg_pool3d(image, 2)
+    labels = prompts.point_labels
+    alike = dense_likeness(dense, values_at(dense, prompts.points, 2), labels)
+    return Clicked(half, values_at(half, prompts.points, 2), labels, alike)
 
 
 def values_at(values: Tensor, points: Tensor, stride: int) -> Tensor:

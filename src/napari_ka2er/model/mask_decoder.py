@@ -6,19 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets.vista3d import MLP, TwoWayTransformer
 from torch import Tensor, nn
 
-from napari_ka2er.model.likeness import (
-    N_DENSE_MAPS,
-    N_IMAGE_MAPS,
-    dense_likeness,
-    image_likeness,
-    values_at,
-)
+from napari_ka2er.model.likeness import what_was_clicked
+from napari_ka2er.model.mask_kernel import N_KNOWN, Kernel
+from napari_ka2er.model.mask_logits import squash
 from napari_ka2er.model.prompt_encoder import fourier_positions
-from napari_ka2er.model.prompt_maps import N_MAPS
 from napari_ka2er.model.refinement import Refinement, double
 
 if TYPE_CHECKING:
@@ -26,17 +20,9 @@ if TYPE_CHECKING:
 
     from napari_ka2er.model.prompt_maps import PromptTensors
 
-# Logits are squashed to this, so that certain voxels, too, stay within a click's reach.
-LIMIT = 4.0
-_CERTAIN = 2.0
 _MARGIN = 16
 _N_PROJECTED = 4
 _N_AGREEMENTS = 3
-# Logits of a voxel far from every click and like none, and what is added by: the wide maps of
-# prompts (all and newest, positive and negative), the narrow ones, the inside of a box; likeness of
-# intensity (narrow, wide) and of the dense embedding, to positive and negative clicks.
-_NOTHING = -4.0
-_RULE = (2.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0, -2.0, 2.0, -2.0, 1.0, -1.0)
 
 
 class MaskDecoder(nn.Module):
@@ -71,12 +57,10 @@ class MaskDecoder(nn.Module):
         self.mask_token = nn.Parameter(0.02 * torch.randn(width))
         self.dice_token = nn.Parameter(0.02 * torch.randn(width))
         self.transformer = TwoWayTransformer(2, width, heads, 4 * width)
-        n_maps = N_MAPS + N_IMAGE_MAPS + N_DENSE_MAPS
-        self.kernel = MLP(width, width, dense_width + n_maps + 1, 2)
+        self.kernel = Kernel(width, dense_width)
         self.project = nn.Conv3d(dense_width, _N_PROJECTED, 1)
-        self.refinement = Refinement(3 + n_maps + _N_PROJECTED, width)
+        self.refinement = Refinement(3 + N_KNOWN + _N_PROJECTED, width)
         self.dice = MLP(width + _N_AGREEMENTS, width, 1, 2)
-        self._begin_with_a_rule(dense_width)
 
     def forward(
         self,
@@ -119,37 +103,21 @@ class MaskDecoder(nn.Module):
             Between 0 and 1.
         """
         mask_token, dice_token = self._attend(gold, class_token, sparse)
-        kernel = self.kernel(mask_token)
-        blurred = F.avg_pool3d(image, 2)
-        intensities = values_at(blurred, prompts.points, 2)
-        alike = self._alike(dense_embedding, prompts)
-        at_half = [
-            dense_embedding,
-            prompts.dense[..., ::2, ::2, ::2],
-            image_likeness(blurred, intensities, prompts.point_labels),
-            alike,
-        ]
-        bias, *shares = kernel.split([1, *(part.shape[1] for part in at_half)], dim=1)
-        coarse = bias[:, :, None, None, None]
-        for share, part in zip(shares, at_half, strict=True):
-            coarse = coarse + torch.einsum("bc,bczyx->bzyx", share, part)[:, None]
-        coarse = squash(coarse)
+        seen = what_was_clicked(image, dense_embedding, prompts)
+        known = [prompts.dense[..., ::2, ::2, ::2], seen.image_likeness(seen.half), seen.dense]
+        coarse = squash(self.kernel.mask(mask_token, [dense_embedding, *known]))
         is_known = previous_known[:, None, None, None, None]
         previous = squash(previous) * is_known
-        logits = torch.where(is_known, previous, double(coarse))
         full, half = self._boxes(prompts.focus, image.shape)
-        here = _crop(image, full)
-        seen = [
+        around = [
             double(_crop(coarse, half)),
-            _crop(previous, full),
-            here,
-            _crop(prompts.dense, full),
-            image_likeness(here, intensities, prompts.point_labels),
-            double(_crop(alike, half)),
+            *(_crop(x, full) for x in (previous, image, prompts.dense)),
+            seen.image_likeness(_crop(image, full)),
+            double(_crop(seen.dense, half)),
             double(self.project(_crop(dense_embedding, half))),
         ]
-        change = self.refinement(torch.cat(seen, dim=1), mask_token)
-        logits = _add(logits, change, full)
+        change = self.refinement(torch.cat(around, dim=1), mask_token)
+        logits = _add(torch.where(is_known, previous, double(coarse)), change, full)
         agreement = _agreement(logits, coarse, previous)
         predicted = self.dice(torch.cat([dice_token, agreement], dim=1))
         return logits, torch.sigmoid(predicted[:, 0])
@@ -162,20 +130,6 @@ class MaskDecoder(nn.Module):
         frame = self.positions(gold.shape[2:]).expand(batch_size, -1, -1, -1, -1)
         tokens, _ = self.transformer(gold, frame, tokens)
         return tokens[:, 0], tokens[:, 1]
-
-    @torch.no_grad()
-    def _begin_with_a_rule(self, dense_width: int) -> None:
-        """Let an untrained kernel take what is near a click and like it, whatever the object."""
-        last = self.kernel.layers[-1]
-        last.weight.mul_(0.1)  # type: ignore[operator, union-attr]
-        last.bias.zero_()  # type: ignore[operator, union-attr]
-        rule = torch.tensor(_RULE)
-        last.bias[0] = _NOTHING  # type: ignore[index, union-attr]
-        last.bias[1 + dense_width :] = rule  # type: ignore[index, union-attr]
-
-    def _alike(self, dense: Tensor, prompts: PromptTensors) -> Tensor:
-        seen = values_at(dense, prompts.points, 2)
-        return dense_likeness(dense, seen, prompts.point_labels)
 
     def _boxes(self, focus: Tensor, shape: Sequence[int]) -> tuple[list[_Box], list[_Box]]:
         """Return the refined box of each item at full resolution and at stride 2.
@@ -200,60 +154,6 @@ class MaskDecoder(nn.Module):
 
 
 _Box = tuple[slice, slice, slice]
-
-
-def squash(logits: Tensor) -> Tensor:
-    """Return logits within ±`LIMIT`, signs kept."""
-    return LIMIT * torch.tanh(logits / LIMIT)
-
-
-def logits_of(mask: Tensor, automatic: Tensor | None = None) -> Tensor:
-    """Return logits that stand for a mask without any, for `MaskDecoder`'s `previous`.
-
-    Where the automatic result agrees with the mask its own certainty is used: it says where a click
-    should spread to.  Elsewhere voxels are the more certain the deeper they lie.
-
-    Parameters
-    ----------
-    mask : Tensor of bool, shape (B, 1, Z, Y, X)
-        The mask so far.
-    automatic : Tensor, shape (B, 1, Z, Y, X), optional
-        Logits without prompts, if the label has any.
-
-    Returns
-    -------
-    Tensor, shape (B, 1, Z, Y, X)
-        Positive in the mask, not positive out of it.
-    """
-    graded = _CERTAIN * (mask + _share_around(mask) - 1)
-    if automatic is None:
-        return graded
-    return torch.where((automatic > 0) == mask, automatic, graded)
-
-
-def _share_around(mask: Tensor) -> Tensor:
-    """Return which share of the 5³ voxels around each is in a mask; outside ones do not count.
-
-    Sums of bytes: an average pool takes eight times as long, and every click waits for it.
-    """
-    total = mask.to(torch.uint8)
-    counts = torch.ones((), device=mask.device)
-    for axis in (2, 3, 4):
-        total = _sum_of_five(total, axis)
-        shape = [-1 if a == axis else 1 for a in range(mask.ndim)]
-        ones = torch.ones(mask.shape[axis], device=mask.device, dtype=torch.uint8)
-        counts = counts * _sum_of_five(ones, 0).reshape(shape)
-    return total / counts
-
-
-def _sum_of_five(values: Tensor, axis: int) -> Tensor:
-    """Return the sum of each value and its neighbours, two to either side, along an axis."""
-    total = values.clone()
-    n = values.shape[axis]
-    for step in range(1, min(3, n)):
-        total.narrow(axis, step, n - step).add_(values.narrow(axis, 0, n - step))
-        total.narrow(axis, 0, n - step).add_(values.narrow(axis, step, n - step))
-    return total
 
 
 def _box(start: Sequence[int], size: Sequence[int], stride: int) -> _Box:

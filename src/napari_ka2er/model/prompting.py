@@ -14,7 +14,7 @@ from napari_ka2er.core.prompts import Point, positions_of
 from napari_ka2er.core.touched import restrict_change, touched_by, voxels_of
 from napari_ka2er.model.answers import PromptResult as PromptResult
 from napari_ka2er.model.device import autocast
-from napari_ka2er.model.mask_decoder import logits_of
+from napari_ka2er.model.mask_logits import logits_of
 from napari_ka2er.model.prompt_maps import prompt_tensors
 from napari_ka2er.model.roi import (
     box_of,
