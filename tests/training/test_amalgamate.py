@@ -10,19 +10,13 @@ import torch
 from tests.model.folders import TASKS, make_expert
 from torch import distributed, multiprocessing
 
-from ka2er_training.amalgamate import (
-    Ingredients,
-    amalgamate,
-    most_labelled,
-    new_student,
-    prepare_cases,
-    recipe_for,
-)
+from ka2er_training.amalgamate import amalgamate, most_labelled, new_student, prepare_cases
 from ka2er_training.bench.systems import VARIANTS
 from ka2er_training.cases import Source, draw, prepare_case
 from ka2er_training.click_work import train_clicks
 from ka2er_training.plan import preset, student_config, task_entry, window_for
 from ka2er_training.polish import polish
+from ka2er_training.recipe import Ingredients, recipe_for
 from ka2er_training.student_work import draw_states, student_work
 from ka2er_training.teaching import Teaching
 from napari_ka2er.core.errors import CancelledError, UserError

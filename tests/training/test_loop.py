@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from ka2er_training.loop import Schedule, Work, train
+from ka2er_training.loop import train
+from ka2er_training.schedule import Schedule, Work
 from napari_ka2er.core.errors import CancelledError, UserError
 
 SCHEDULE = Schedule(steps=8, batch=4, learning_rate=1e-2, warm_up=2, checkpoint_every=2)

@@ -3,9 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ka2er_training.amalgamate import Ingredients, recipe_for
 from ka2er_training.cases import Source
 from ka2er_training.plan import preset
+from ka2er_training.recipe import Ingredients, recipe_for
 from ka2er_training.run_identity import STAGES, begin, identity_of
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.task import Label, Task

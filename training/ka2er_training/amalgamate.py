@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ka2er_training.loop import train
 from ka2er_training.plan import StudentPreset, student_config, task_entry
 from ka2er_training.polish import polish
 from ka2er_training.student_work import student_work
-from ka2er_training.teaching import Teaching, lasting
+from ka2er_training.teaching import lasting
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.io import read_labels, read_volume
 from napari_ka2er.core.metrics import volumes_ml
@@ -26,10 +25,10 @@ from napari_ka2er.model.fingerprints import fingerprint, task_fingerprint
 from napari_ka2er.model.student import Student
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from napari_ka2er.core.task import Task
+    from ka2er_training.recipe import Ingredients, Recipe
     from napari_ka2er.model.experts import Expert
 
     Progress = Callable[[float, str], None]
@@ -41,67 +40,6 @@ SWIN = "foundation.net.swinViT"
 FOUNDATION_WAITS = 0.1
 # Trained later, on clicks; distributed training also insists that whatever is trained is used.
 PROMPT_SIDE = ("prompt_encoder", "mask_decoder", "class_tokens", "to_gold", "to_dense")
-
-
-@dataclass(frozen=True, slots=True)
-class Ingredients:
-    """All that an amalgamation starts from.
-
-    Parameters
-    ----------
-    tasks : dict of str to tuple
-        Per task its `Task` and grid spacing (Z, Y, X) in mm.
-    sources : sequence of Source
-        Training volumes, labelled or not.
-    experts : sequence of Expert
-        In the order of the expert map.
-    """
-
-    tasks: Mapping[str, tuple[Task, tuple[float, float, float]]]
-    sources: Sequence[Source]
-    experts: Sequence[Expert]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to amalgamate.
-
-    Parameters
-    ----------
-    sizes : StudentPreset
-        Sizes and schedules.
-    teaching : Teaching
-        Losses and augmentation.
-    amalgamation : str
-        See `StudentConfig`.
-    foundation : Path or None
-        ``model_swinvit.pt``, or None for random weights.
-    saves_memory : bool
-        Whether the foundation's features are computed again in the backward pass, not kept: less
-        memory for more time, same numbers.
-    """
-
-    sizes: StudentPreset
-    teaching: Teaching
-    amalgamation: str = "attention"
-    foundation: Path | None = None
-    saves_memory: bool = False
-
-    @property
-    def seed(self) -> int:
-        """The seed of everything random."""
-        return self.sizes.schedule.seed
-
-
-def recipe_for(sizes: StudentPreset, seed: int = 0, **teaching: Any) -> Recipe:
-    """Return the recipe of a preset; `teaching` overrides fields of `Teaching`."""
-    sizes = dataclasses.replace(
-        sizes,
-        schedule=dataclasses.replace(sizes.schedule, seed=seed),
-        polish=dataclasses.replace(sizes.polish, seed=seed),
-        clicks=dataclasses.replace(sizes.clicks, seed=seed),
-    )
-    return Recipe(sizes, Teaching(steps=sizes.schedule.steps, **teaching))
 
 
 def task_entries(ingredients: Ingredients, sizes: StudentPreset) -> list[TaskEntry]:

@@ -10,7 +10,8 @@ from torch import nn
 
 from ka2er_training.click_objects import draw_objects
 from ka2er_training.clicks import ClickBatch, click_step
-from ka2er_training.loop import Work, train
+from ka2er_training.loop import train
+from ka2er_training.schedule import Work
 from ka2er_training.student_work import student_work
 from napari_ka2er.model.mask_logits import LIMIT
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from ka2er_training.amalgamate import Recipe
     from ka2er_training.cases import PreparedCase
     from ka2er_training.click_objects import ClickSample
+    from ka2er_training.recipe import Recipe
     from ka2er_training.teaching import Teaching
     from napari_ka2er.model.student import Student
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ka2er_training.loop import Schedule
+from ka2er_training.schedule import Schedule
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.config import (
     STRIDES,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ka2er_training.loop import Work, train
+from ka2er_training.loop import train
 from ka2er_training.losses import alignment_loss, routing_loss
+from ka2er_training.schedule import Work
 from ka2er_training.student_work import student_work
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ka2er_training.amalgamate import Recipe
     from ka2er_training.cases import PreparedCase, Sample
+    from ka2er_training.recipe import Recipe
     from napari_ka2er.model.student import Student
 
 # What the gate and the hallucinators are made of; all else stays as it is.

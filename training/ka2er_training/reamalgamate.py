@@ -12,19 +12,13 @@ import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.amalgamate import (
-    Ingredients,
-    Recipe,
-    amalgamate,
-    prepare_cases,
-    recipe_for,
-    train_student,
-)
+from ka2er_training.amalgamate import amalgamate, prepare_cases, train_student
 from ka2er_training.calibration import open_shortcut
 from ka2er_training.click_work import train_clicks
 from ka2er_training.distributed import first_alone
 from ka2er_training.plan import preset
 from ka2er_training.polish import polish
+from ka2er_training.recipe import Ingredients, Recipe, recipe_for
 from ka2er_training.teaching import lasting
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.student import Student
@@ -33,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from ka2er_training.loop import Schedule
     from ka2er_training.retrain_settings import RetrainSettings
+    from ka2er_training.schedule import Schedule
     from napari_ka2er.model.experts import Expert
 
     Progress = Callable[[float, str], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ka2er_training.amalgamate import Ingredients
+from ka2er_training.recipe import Ingredients
 from ka2er_training.students import sources_of
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.experts import Expert

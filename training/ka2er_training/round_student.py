@@ -17,7 +17,7 @@ from ka2er_training.workspace import Workspace, read_json, write_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ka2er_training.amalgamate import Recipe
+    from ka2er_training.recipe import Recipe
 
 
 def student_candidate(workspace: Workspace, number: int) -> Path:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ka2er_training.amalgamate import Ingredients, Recipe
+    from ka2er_training.recipe import Ingredients, Recipe
 
 STAGES = ("trunk", "polish", "clicks")
 _FILE = "identity.json"

@@ -9,7 +9,6 @@ import torch
 
 from ka2er_training.augmentation import intensity_changes, random_window
 from ka2er_training.cases import PreparedCase, Sample, draw
-from ka2er_training.loop import Work
 from ka2er_training.losses import (
     alignment_loss,
     collapse_loss,
@@ -17,6 +16,7 @@ from ka2er_training.losses import (
     routing_loss,
     segmentation_loss,
 )
+from ka2er_training.schedule import Work
 from napari_ka2er.model.alignment import ABSENT, HALLUCINATED, REAL
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.amalgamate import Ingredients, Recipe, amalgamate, prepare_cases, recipe_for
+from ka2er_training.amalgamate import amalgamate, prepare_cases
 from ka2er_training.amalgamation_report import amalgamation_report
 from ka2er_training.cases import Source
 from ka2er_training.click_work import train_clicks
@@ -17,6 +17,7 @@ from ka2er_training.distributed import first_alone, rank
 from ka2er_training.holdout import check_training_data
 from ka2er_training.plan import preset
 from ka2er_training.presets import check_number
+from ka2er_training.recipe import Ingredients, Recipe, recipe_for
 from ka2er_training.registry import add_student, current, make_current, student_folder
 from ka2er_training.run_identity import begin, identity_of
 from ka2er_training.workspace import read_json
@@ -65,7 +66,7 @@ class AmalgamationPlan:
     alone : float or None
         Probability, from the first step on, that a window has no experts; None: the usual.
     saves_memory : bool
-        See `ka2er_training.amalgamate.Recipe`.
+        See `ka2er_training.recipe.Recipe`.
     """
 
     preset: str = "tiny"

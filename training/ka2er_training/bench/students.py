@@ -6,19 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.amalgamate import (
-    Ingredients,
-    Recipe,
-    new_student,
-    recipe_for,
-    task_entries,
-    train_student,
-)
+from ka2er_training.amalgamate import new_student, task_entries, train_student
 from ka2er_training.bench.means import expert_folder
 from ka2er_training.cases import PreparedCase, Source, prepare_case
 from ka2er_training.click_work import train_clicks
 from ka2er_training.plan import preset, student_config
 from ka2er_training.polish import polish
+from ka2er_training.recipe import Ingredients, Recipe, recipe_for
 from ka2er_training.sources import read_source
 from napari_ka2er.model.checkpoint import load_student, save_student
 from napari_ka2er.model.experts import Expert
