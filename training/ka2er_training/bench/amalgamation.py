@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 OTHER_SERIES = "another series"
 MODES = ("full", "sparse", "distilled")
 
+# The mask decoder's kind: cells of clicks with an earlier one are not taken for today's.
+_DECODER = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -207,7 +210,11 @@ class Plan:
         taught = Cell(
             "prompts",
             f"prompts of student ka2er seed {seed}",
-            {"recipe": self.settings.recipe, "steps": self.settings.student.click_steps},
+            {
+                "recipe": self.settings.recipe,
+                "decoder": _DECODER,
+                "steps": self.settings.student.click_steps,
+            },
             (self.student("ka2er", seed),),
         )
         for task in self._tasks:
