@@ -178,6 +178,7 @@ def test_amalgamation_broken_and_resumed_equals_an_unbroken_one(ingredients, tmp
     resumed, _ = amalgamate(ingredients, recipe, tmp_path / "cut", cache, resume=True)
     assert torch.equal(weights(whole), weights(resumed))
     assert notes["n_cases"] == {"one": 3, "two": 1}
+    assert notes["steps"]["trunk"] == recipe.sizes.schedule.steps
     scalars = [json.loads(line) for line in (tmp_path / "cut/trunk/scalars.jsonl").open()]
     assert all(np.isfinite(line["loss"]) for line in scalars)
 

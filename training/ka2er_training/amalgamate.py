@@ -199,7 +199,7 @@ def amalgamate(
     student : Student
         Trained.
     notes : dict
-        Seconds per stage and numbers of cases, for the student's card.
+        Steps, seconds per stage and numbers of cases, for the student's card.
     """
     start = time.monotonic()
     entries = task_entries(ingredients, recipe.sizes)
@@ -218,6 +218,7 @@ def amalgamate(
         student, cases, recipe, out / "polish", resume=resume, device=device, cancelled=cancelled
     )
     notes = {
+        "steps": recipe.steps,
         "seconds_features": round(prepared - start, 1),
         "seconds_trunk": round(time.monotonic() - prepared, 1),
         "n_cases": {name: sum(c.task == name for c in cases) for name in ingredients.tasks},

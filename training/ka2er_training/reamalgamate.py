@@ -185,13 +185,8 @@ def amalgamate_anew(
 
 def _notes(recipe: Recipe, clock: Sequence[float], cases: Sequence[Any]) -> dict[str, Any]:
     seconds = [round(end - begin, 1) for begin, end in pairwise(clock)]
-    sizes = recipe.sizes
     return {
-        "steps": {
-            "trunk": sizes.schedule.steps,
-            "polish": sizes.polish.steps,
-            "clicks": sizes.clicks.steps,
-        },
+        "steps": recipe.steps,
         "seconds_features": seconds[0],
         "seconds_trunk": seconds[1],
         "seconds_clicks": seconds[2],

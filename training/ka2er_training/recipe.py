@@ -67,6 +67,12 @@ class Recipe:
         """The seed of everything random."""
         return self.sizes.schedule.seed
 
+    @property
+    def steps(self) -> dict[str, int]:
+        """The steps of each part, for cards and records."""
+        parts = {"trunk": "schedule", "polish": "polish", "clicks": "clicks"}
+        return {name: getattr(self.sizes, part).steps for name, part in parts.items()}
+
 
 def recipe_for(sizes: StudentPreset, seed: int = 0, **teaching: Any) -> Recipe:
     """Return the recipe of a preset; `teaching` overrides fields of `Teaching`."""
