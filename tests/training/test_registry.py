@@ -26,6 +26,7 @@ from ka2er_training.registry import (
 from ka2er_training.settings import GateSettings
 from ka2er_training.workspace import Workspace
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.student_card import FORMAT_VERSION
 
 GOOD = judge([], [], set(), GateSettings())
 BAD = replace(GOOD, promoted=False, reason="lungs lost")
@@ -40,7 +41,7 @@ def student(tmp_path):
     (folder / "experts" / "hip" / "expert.json").write_text("{}")
     text = {
         "format": "ka2er-student",
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "weights": {"sha256": "12ab"},
         "config": {"width": 48},
         "card": {"version": "", "data": ["kept"], "lineage": {"parent": "old"}},
