@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.model.folders import blob, make_expert, make_student_folder
 
-from ka2er_training.bench.clicks import click_rows
+from ka2er_training.bench.clicks import click_rows, unnamed_rows
 from ka2er_training.bench.subset import with_experts
 from ka2er_training.evaluate import LabelledCase
 from ka2er_training.evaluate_workspace import evaluate_workspace
@@ -100,7 +100,7 @@ class Obedient:
         z, y, _ = (round(i) for i in self.volume.geometry.to_index(prompts[-1].position_mm))
         box = (slice(z, z + 1), slice(y, y + 1), slice(0, self.volume.shape[2]))
         mask = np.full((1, 1, self.volume.shape[2]), prompts[-1].positive)
-        return SimpleNamespace(box=box, mask=mask, seconds=0.25)
+        return SimpleNamespace(box=box, mask=mask, seconds=0.25, predicted_dice=0.6)
 
 
 def test_dice_rises_by_what_each_click_adds(tmp_path):
@@ -116,6 +116,41 @@ def test_dice_rises_by_what_each_click_adds(tmp_path):
     assert (row["task"], row["label"], row["case"]) == ("rows", "rows", "case")
     assert row["dice"] == pytest.approx([0, 2 * 4 / (8 + 4), 1, 1])
     assert row["seconds"] == [0.25, 0.25]  # content after two
+    assert row["predicted"] == [0.6, 0.6]
+
+
+def test_pieces_without_a_name_begin_with_nothing_on_the_nearest_grid(tmp_path):
+    """Two pieces of eight rows of four voxels each; each click fills one row of its piece."""
+    labels = np.zeros((3, 20, 4), np.uint8)
+    labels[1, :8] = labels[1, 10:18] = 7
+    volume = Volume(labels.astype(np.float32), np.diag([2.0, 1.0, 1.5, 1.0]))
+    task = Task("foreign", (Label(7, "thing"),))
+    case = LabelledCase("case", task, tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz")
+    write_volume(case.image, volume)
+    write_labels(case.labels, labels, volume)
+    asked = []
+
+    class Noting(Obedient):
+        """Has tasks of 1 mm and of 5 mm; voxels of 3 mm³ are nearer to the first."""
+
+        loaded = SimpleNamespace(
+            config=SimpleNamespace(
+                tasks=[
+                    SimpleNamespace(task=SimpleNamespace(name=name), spacing_mm=(edge,) * 3)
+                    for name, edge in (("coarse", 5.0), ("fine", 1.0))
+                ]
+            )
+        )
+
+        def prompt(self, task, label, prompts, previous):
+            asked.append((task, label, int(previous.sum())))
+            return super().prompt(task, label, prompts, previous)
+
+    rows = unnamed_rows(Noting(), case, 3)
+    assert [row["piece"] for row in rows] == [0, 1]
+    for row in rows:
+        assert row["dice"] == pytest.approx([2 * 4 * k / (4 * k + 32) for k in range(4)])
+    assert asked == [("fine", None, 0), ("fine", None, 4), ("fine", None, 8)] * 2
 
 
 def test_a_perfect_answer_repairs_what_is_within_reach_and_nothing_beyond(tmp_path):
