@@ -1,7 +1,8 @@
 r"""Take screenshots of the Annotate widget at each step of a real run, for the guide.
 
     XDG_CACHE_HOME=$(mktemp -d) XDG_DATA_HOME=$(mktemp -d) \
-    xvfb-run -a -s "-screen 0 1920x1080x24" python docs/make_screenshots.py --size 1280x800
+    xvfb-run -a -s "-screen 0 1920x1080x24" python docs/make_screenshots.py \
+        --size 1280x800 --structure 24,36,95
 
 The student is the one that ships, the window is real; nothing is drawn by hand.  With a cache
 that knows the volume, segmenting is over before its picture is taken.  With --workspace, a copy of
@@ -149,7 +150,8 @@ def add_structure(run: Run, voxel: tuple[int, int, int]) -> None:
     panel.new_name.setText("vertebra")
     panel.add_label.click()
     run.settle()
-    run.viewer.dims.set_point(0, run.controller.session.volume.geometry.spacing[0] * voxel[0])
+    run.controller.set_label(max(run.controller.session.task.values))
+    run.viewer.dims.current_step = (voxel[0], *run.viewer.dims.current_step[1:])
     run.panel("Prompt").tools[Tool.POSITIVE].click()
     run.controller.view.points.add(voxel)
     run.settle()
