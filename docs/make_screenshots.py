@@ -150,7 +150,6 @@ def add_structure(run: Run, voxel: tuple[int, int, int]) -> None:
     panel.new_name.setText("vertebra")
     panel.add_label.click()
     run.settle()
-    run.controller.set_label(max(run.controller.session.task.values))
     run.viewer.dims.current_step = (voxel[0], *run.viewer.dims.current_step[1:])
     run.panel("Prompt").tools[Tool.POSITIVE].click()
     run.controller.view.points.add(voxel)

@@ -85,7 +85,7 @@ def test_a_name_that_is_taken_is_refused_and_goes_back(
     assert table.item(1, NAME).text() == "spleen"
 
 
-def test_a_label_is_added_by_its_name(sections, session, controller, qtbot):
+def test_a_label_is_added_by_its_name_and_chosen(sections, session, controller, qtbot):
     panel = sections.panel("Task and labels")
     panel.new_name.setText("tumour")
     panel.add_label.click()
@@ -93,6 +93,7 @@ def test_a_label_is_added_by_its_name(sections, session, controller, qtbot):
     assert session.task.label(6).name == "tumour"
     assert panel.table.rowCount() == 4
     assert panel.new_name.text() == ""
+    assert controller.label == 6  # the next click or stroke is for it
 
 
 def test_volumes_are_counted_in_the_background(sections, session, controller, qtbot):

@@ -29,9 +29,13 @@ class LabelEdits(SessionBase):
             place = values.index(self.label) if self.label in values else 0
             self.set_label(values[(place + step) % len(values)])
 
-    def define_label(self, label: Label) -> None:
-        """Add a label, or give the one with its value another name or colour."""
-        self._act(lambda session: session.set_label(label))
+    def define_label(self, label: Label, *, chosen: bool = False) -> None:
+        """Add a label, or give the one with its value another name or colour.
+
+        `chosen`: it is then the one that is worked on.
+        """
+        choose = (lambda _: self.set_label(label.value)) if chosen else None
+        self._act(lambda session: session.set_label(label), choose)
 
     def set_status(self, label: int, status: Status) -> None:
         """Say how far the work on a label is."""

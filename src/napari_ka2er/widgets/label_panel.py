@@ -214,7 +214,7 @@ class LabelPanel(Panel):
         if session is None or not name:
             self.new_name.setFocus()
             return
-        self._controller.define_label(Label(max(session.task.values) + 1, name))
+        self._controller.define_label(Label(max(session.task.values) + 1, name), chosen=True)
         self.new_name.clear()
 
 
