@@ -221,8 +221,8 @@ class Prompter:
 def near_prompts(logits: torch.Tensor, shown: torch.Tensor, prompts: PromptTensors) -> torch.Tensor:
     """Return a mask's logits with less change the farther it is from the newest prompt.
 
-    For labels that have an automatic result: that is good in most places, and what the decoder
-    changes far from a click is wrong as often as right (docs/student.md, Prompts).
+    For labels that have an automatic result, which is good in most places: on training cases five
+    clicks closed more of what was missing so (docs/benchmarks/sample.md, Clicks).
 
     Parameters
     ----------

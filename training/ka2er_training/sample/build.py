@@ -56,7 +56,8 @@ _STRENGTH = (("lungs", 1.3),)
 _EPOCHS = {"lungs": 60}
 # Who installs no nnU-Net has distilled mode only: without experts a student learns slowly.
 _STEPS, _ALONE = 2000, 0.5
-# Clicks on what has no name learn slowly too; the Dice reached rose to the end.
+# Clicks on what has no name learn slowly too: between steps 200 and 325 of 800 single vertebrae
+# still got better (docs/benchmarks/sample.md); nothing was compared after that.
 _CLICK_STEPS = 800
 
 
