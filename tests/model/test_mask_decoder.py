@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from napari_ka2er.model.mask_decoder import MaskDecoder
 from napari_ka2er.model.mask_logits import LIMIT, logits_of, squash
 from napari_ka2er.model.prompt_maps import (
-    N_MAPS,
+    N_DRAWN,
     NEGATIVE,
     POSITIVE,
     PromptCanvas,
@@ -41,7 +41,7 @@ def scene(batch_size: int = 2, shape: tuple[int, int, int] = SHAPE) -> dict[str,
         "prompts": PromptTensors(
             middle.expand(batch_size, 2, 3) + torch.tensor([[0.0], [3.0]]),
             torch.tensor([[POSITIVE, NEGATIVE]]).expand(batch_size, 2),
-            random(batch_size, N_MAPS, *shape).sigmoid(),
+            random(batch_size, N_DRAWN, *shape).sigmoid(),
             middle.expand(batch_size, 2, 3).clone(),
         ),
     }

@@ -7,11 +7,11 @@ from napari_ka2er.model.onednn import Convolution, onednn_twin, take_onednn
 from napari_ka2er.model.refinement import Refinement
 
 
-@pytest.fixture
-def one_thread():
+@pytest.fixture(params=[1, 2])
+def threads(request):
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
+    torch.set_num_threads(request.param)
+    yield request.param
     torch.set_num_threads(before)
 
 
@@ -47,7 +47,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-def test_a_small_volume_gives_the_same_and_so_do_its_gradients(one_thread, settings, layout):
+def test_a_small_volume_gives_the_same_and_so_do_its_gradients(threads, settings, layout):
     plain, fast = plain_and_fast(6, 4, **settings)
     x = torch.randn(1, 6, 9, 12, 7).contiguous(memory_format=layout)
     for want, got in zip(outcome(plain, x), outcome(fast, x), strict=True):
@@ -56,11 +56,14 @@ def test_a_small_volume_gives_the_same_and_so_do_its_gradients(one_thread, setti
         torch.testing.assert_close(fast(x), plain(x), atol=2e-5, rtol=2e-5)
 
 
-def test_neither_pass_takes_the_plain_loops(one_thread):
+def test_neither_pass_takes_the_plain_loops(threads):
     plain, fast = plain_and_fast(6, 4, kernel_size=3, padding=1)
     x = torch.randn(1, 6, 8, 12, 10)
     slow = {"aten::slow_conv3d_forward", "aten::_slow_conv2d_forward"}
-    assert operations(lambda: outcome(plain, x)) & slow, "PyTorch has mended it: onednn.py can go"
+    if threads == 1:  # with more, on some machines it takes oneDNN by itself
+        assert operations(lambda: outcome(plain, x)) & slow, (
+            "PyTorch has mended it: onednn.py can go"
+        )
     assert not operations(lambda: outcome(fast, x)) & slow
     assert not operations(lambda: torch.no_grad()(fast)(x)) & slow
 
@@ -81,7 +84,7 @@ def test_a_network_keeps_its_parameters_and_what_is_no_plain_convolution():
     assert {name: id(p) for name, p in network.named_parameters()} == before
 
 
-def test_a_refinement_is_that_of_plain_convolutions(one_thread):
+def test_a_refinement_is_that_of_plain_convolutions(threads):
     torch.manual_seed(0)
     network = Refinement(5, 8).eval()
     nn.init.normal_(network.head.weight)
@@ -94,7 +97,7 @@ def test_a_refinement_is_that_of_plain_convolutions(one_thread):
         torch.testing.assert_close(fast, network(x, context), atol=1e-4, rtol=1e-4)
 
 
-def test_a_twin_has_the_same_tensors_and_leaves_the_first_as_it_is(one_thread):
+def test_a_twin_has_the_same_tensors_and_leaves_the_first_as_it_is(threads):
     first = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1), nn.BatchNorm3d(3)).eval()
     twin = onednn_twin(first)
     assert [type(m) for m in first] == [nn.Conv3d, nn.BatchNorm3d]

@@ -9,12 +9,13 @@ from napari_ka2er.core.volume import Geometry
 from napari_ka2er.model.prompt_maps import (
     HIGH_CORNER,
     LOW_CORNER,
-    N_MAPS,
+    N_DRAWN,
     NEGATIVE,
     PADDING,
     POSITIVE,
     WIDE,
     PromptCanvas,
+    maps_of,
     prompt_tensors,
 )
 
@@ -46,14 +47,14 @@ def test_nothing_is_drawn_without_prompts(grid):
     tensors = prompt_tensors([], grid)
     assert tensors.points.shape == (1, 0, 3)
     assert tensors.point_labels.shape == (1, 0)
-    assert tensors.dense.shape == (1, N_MAPS, *SHAPE)
+    assert tensors.dense.shape == (1, N_DRAWN, *SHAPE)
     assert not tensors.dense.any()
     assert tensors.focus[0].tolist() == [[3.5, 7.5, 11.5]] * 2
 
 
 def test_maps_decay_with_the_distance_in_mm(grid):
     (position,) = world(grid, (2, 5, 7))
-    dense = prompt_tensors([Point(position)], grid).dense[0].numpy()
+    dense = maps_of(prompt_tensors([Point(position)], grid).dense)[0].numpy()
     edges = distance_mm((2, 5, 7)) / 2.0
     expected = np.where(edges < 4 * WIDE, np.exp(-edges / WIDE), 0)
     np.testing.assert_allclose(dense[0], expected, atol=1e-6)
@@ -89,8 +90,8 @@ def test_a_box_has_two_corners_and_a_map_of_its_inside(grid):
     assert tensors.point_labels[0].tolist() == [LOW_CORNER, HIGH_CORNER]
     expected = torch.zeros(SHAPE)
     expected[1:6, 4:13, 3:10] = 1
-    torch.testing.assert_close(tensors.dense[0, 8], expected)
-    assert not tensors.dense[0, :8].any()
+    torch.testing.assert_close(tensors.dense[0, 4], expected)
+    assert not tensors.dense[0, :4].any()
     assert tensors.focus[0].tolist() == [[1, 4, 3], [5, 12, 9]]
 
 

@@ -103,6 +103,14 @@ def test_the_share_of_a_mask_keeps_its_volume_and_place():
     np.testing.assert_allclose(target.to_world(centre), source.to_world((20, 24, 21)), atol=0.4)
 
 
+def test_the_share_of_a_full_mask_is_one_on_a_much_coarser_lattice():
+    source = Geometry((14, 21, 28), np.eye(4))
+    affine = np.diag([7.0, 7.0, 7.0, 1.0])
+    affine[:3, 3] = 3
+    share = share_of(np.ones(source.shape, bool), source, Geometry((2, 3, 4), affine))
+    np.testing.assert_array_equal(share, 1)  # 343 voxels in each do not fit into a byte
+
+
 def test_the_share_of_an_empty_box_is_zero():
     lattice = Geometry((2, 3, 4), np.eye(4))
     empty = Geometry((0, 0, 0), np.eye(4))

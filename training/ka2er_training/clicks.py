@@ -255,9 +255,8 @@ def _losses(
     prompts: PromptTensors,
 ) -> dict[str, Tensor]:
     (logits, predicted), dims = answer, (1, 2, 3, 4)
-    near = prompts.dense[:, 2:4].amax(dim=1, keepdim=True)
     is_wrong = shown != (target > 0.5)
-    weight = valid * (0.1 + near) * (1 + is_wrong)
+    weight = valid * (0.1 + prompts.newest) * (1 + is_wrong)
     voxels = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     cross_entropy = (weight * voxels).sum(dims) / weight.sum(dims).clamp_min(1)
     before = _dice(shown.float() * valid, target * valid)

@@ -17,7 +17,7 @@ from ka2er_training.export_text import data_licence
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.checkpoint import load_student
 from napari_ka2er.model.mask_decoder import MaskDecoder
-from napari_ka2er.model.prompt_maps import N_MAPS, PromptTensors
+from napari_ka2er.model.prompt_maps import N_DRAWN, PromptTensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -104,6 +104,7 @@ class RegionDecoder(nn.Module):
             previous_known=previous_known,
             prompts=PromptTensors(points, point_labels, maps, focus),
             output=output,
+            fading=previous_known & (output < self.student.config.n_outputs),
         )
 
 
@@ -118,7 +119,7 @@ def decoder_inputs(config: StudentConfig, n_points: int = 2) -> dict[str, Tensor
         "previous_known": torch.zeros(1, dtype=torch.bool),
         "points": torch.zeros(1, n_points, 3),
         "point_labels": torch.ones(1, n_points, dtype=torch.int64),
-        "maps": torch.zeros(1, N_MAPS, z, y, x),
+        "maps": torch.zeros(1, N_DRAWN, z, y, x),
         "focus": torch.zeros(1, 2, 3),
         "output": torch.zeros(1, dtype=torch.int64),
     }

@@ -126,15 +126,24 @@ def _pieces_at(
     if not change.any() or not prompted.any():
         return change & region
     [found] = ndimage.find_objects(change.view(np.uint8))  # a click changes little of what is seen
-    box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in found)
-    pieces, n_pieces = ndimage.label(change[box], _TOUCHING)
-    near = ndimage.binary_dilation(prompted[box], _TOUCHING)
+    pieces, n_pieces = ndimage.label(change[found], _TOUCHING)
     is_kept = np.zeros(n_pieces + 1, dtype=bool)
-    is_kept[pieces[near]] = True
+    is_kept[_values_near(pieces, np.argwhere(prompted) - [part.start for part in found])] = True
     is_kept[0] = False
     kept = change & region
-    kept[box] |= is_kept[pieces]
+    kept[found] |= is_kept[pieces]
     return kept
+
+
+def _values_near(values: NDArray[np.intp], voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the values at voxels (N, 3) and at their 26 neighbours, as far as they exist.
+
+    Prompts have few voxels; a dilation would go through the whole region on every click.
+    """
+    around = np.unique((voxels[:, None] + np.argwhere(_TOUCHING) - 1).reshape(-1, 3), axis=0)
+    inside = np.all((around >= 0) & (around < values.shape), axis=1)
+    found: NDArray[np.intp] = values[tuple(around[inside].T)]
+    return found
 
 
 def _box(corners: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from napari_ka2er.model.likeness import what_was_clicked
 from napari_ka2er.model.mask_kernel import N_KNOWN, Kernel
 from napari_ka2er.model.mask_logits import squash
 from napari_ka2er.model.prompt_encoder import fourier_positions
+from napari_ka2er.model.prompt_maps import maps_of
 from napari_ka2er.model.refinement import Refinement, double
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class MaskDecoder(nn.Module):
         sparse: Tensor,
         class_token: Tensor,
         prompts: PromptTensors,
+        fading: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the mask's logits and its predicted Dice.
 
@@ -94,6 +96,9 @@ class MaskDecoder(nn.Module):
             Which label is meant.
         prompts : PromptTensors
             Prompts in voxels of the ROI.
+        fading : Tensor of bool, shape (B,), optional
+            Where a mask changes the less the farther it is from the newest prompt; see
+            `Student.decode`.
 
         Returns
         -------
@@ -104,19 +109,26 @@ class MaskDecoder(nn.Module):
         """
         mask_token, dice_token = self._attend(gold, class_token, sparse)
         seen = what_was_clicked(image, dense_embedding, prompts)
-        known = [prompts.dense[..., ::2, ::2, ::2], seen.image_likeness(seen.half), seen.dense]
+        known = [
+            maps_of(prompts.dense[..., ::2, ::2, ::2]),
+            seen.image_likeness(seen.half),
+            seen.dense,
+        ]
         coarse = squash(self.kernel.mask(mask_token, [dense_embedding, *known]))
         is_known = previous_known[:, None, None, None, None]
         previous = squash(previous) * is_known
         full, half = self._boxes(prompts.focus, image.shape)
         around = [
             double(_crop(coarse, half)),
-            *(_crop(x, full) for x in (previous, image, prompts.dense)),
+            *(_crop(x, full) for x in (previous, image)),
+            maps_of(_crop(prompts.dense, full)),
             seen.image_likeness(_crop(image, full)),
             double(_crop(seen.dense, half)),
             double(self.project(_crop(dense_embedding, half))),
         ]
         change = self.refinement(torch.cat(around, dim=1), mask_token)
+        if fading is not None:
+            change = change * _faded(prompts, full, fading)
         logits = _add(torch.where(is_known, previous, double(coarse)), change, full)
         agreement = _agreement(logits, coarse, previous)
         predicted = self.dice(torch.cat([dice_token, agreement], dim=1))
@@ -171,6 +183,12 @@ def _add(logits: Tensor, change: Tensor, boxes: Sequence[_Box]) -> Tensor:
     for item, box in enumerate(boxes):
         logits[item][:, *box] += change[item]
     return logits
+
+
+def _faded(prompts: PromptTensors, boxes: Sequence[_Box], fading: Tensor) -> Tensor:
+    """Return each item's share of the change in its box: all of it inside a drawn box."""
+    share = _crop(torch.maximum(prompts.newest, prompts.inside), boxes)
+    return torch.where(fading[:, None, None, None, None], share, 1.0)
 
 
 def _agreement(logits: Tensor, coarse: Tensor, previous: Tensor) -> Tensor:

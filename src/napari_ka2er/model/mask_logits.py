@@ -33,7 +33,7 @@ def logits_of(mask: Tensor, automatic: Tensor | None = None) -> Tensor:
     Tensor, shape (B, 1, Z, Y, X)
         Positive in the mask, not positive out of it.
     """
-    graded = _CERTAIN * (mask + _share_around(mask) - 1)
+    graded = _share_around(mask).add_(mask).sub_(1).mul_(_CERTAIN)
     if automatic is None:
         return graded
     return torch.where((automatic > 0) == mask, automatic, graded)

@@ -1,8 +1,7 @@
 """Convolutions that take oneDNN on the CPU for a single small volume, too.
 
-On one thread PyTorch decides by the batch's size and the first four sides
-(``ConvParams::use_mkldnn``), and takes its plain loops, four to eight times slower, for the coarse
-levels of one window.  With two threads or more it takes oneDNN by itself.
+PyTorch decides by the batch's size and the first four sides (``ConvParams::use_mkldnn``), and takes
+its plain loops, three to fourteen times slower, for the coarse levels of one window.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Convolution(nn.Conv3d):
-    """A `torch.nn.Conv3d` that is not slow on one thread; same parameters, same result to 1e-6."""
+    """A `torch.nn.Conv3d` that is not slow for one small volume; same result to 1e-6."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that PyTorch gave it)
         """Return the convolution of `input`, shape (B, C, Z, Y, X)."""
@@ -76,4 +75,4 @@ def _takes_onednn(x: Tensor) -> bool:
 
 
 def _is_overlooked(x: Tensor) -> bool:
-    return torch.get_num_threads() == 1 and x.dim() == 5 and x.shape[:4].numel() <= _LARGE
+    return x.dim() == 5 and x.shape[:4].numel() <= _LARGE

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_ka2er.core.volume import Geometry
 
 NEGATIVE, POSITIVE, LOW_CORNER, HIGH_CORNER, PADDING = 0, 1, 2, 3, -1
-N_MAPS = 9
+N_DRAWN, N_MAPS = 5, 9
 # Decay lengths in mean voxel edges of the lattice.  The narrow map says which voxel was meant, the
 # wide one reaches as far as the receptive field of the refinement.
 WIDE, NARROW = 6.0, 1.5
@@ -41,9 +41,9 @@ class PromptTensors:
         Voxel coordinates (z, y, x) in the ROI.
     point_labels : Tensor of int64, shape (B, N)
         1 in the object, 0 out of it, 2 and 3 the corners of a box, -1 padding.
-    dense : Tensor, shape (B, 9, Z, Y, X)
-        ``exp(-distance / decay)``: wide decay for (all positive, all negative, newest positive,
-        newest negative), narrow decay for the same four, and 1 inside a box.
+    dense : Tensor, shape (B, 5, Z, Y, X)
+        ``exp(-distance / WIDE)`` to (all positive, all negative, newest positive, newest negative)
+        prompts, and 1 inside a box.
     focus : Tensor, shape (B, 2, 3)
         Lowest and highest voxel of the newest prompt; the ROI's middle without one.
     """
@@ -52,6 +52,16 @@ class PromptTensors:
     point_labels: Tensor
     dense: Tensor
     focus: Tensor
+
+    @property
+    def newest(self) -> Tensor:
+        """How near the newest prompt is, whatever its sign, shape (B, 1, Z, Y, X)."""
+        return self.dense[:, 2:4].amax(dim=1, keepdim=True)
+
+    @property
+    def inside(self) -> Tensor:
+        """1 inside a box, shape (B, 1, Z, Y, X)."""
+        return self.dense[:, 4:]
 
     def to(self, device: torch.device | str) -> PromptTensors:
         """Return the same prompts on another device."""
@@ -88,8 +98,7 @@ class PromptCanvas:
     ) -> None:
         self.shape = shape
         self._edges = torch.tensor(edges_of(spacing_mm), dtype=torch.float32)
-        self._wide = torch.zeros(batch_size, 4, *shape, device=device)
-        self._inside = torch.zeros(batch_size, 1, *shape, device=device)
+        self._dense = torch.zeros(batch_size, N_DRAWN, *shape, device=device)
         self._tokens: list[list[tuple[Tensor, int]]] = [[] for _ in range(batch_size)]
         middle = torch.tensor(shape) / 2 - 0.5
         self._focus = middle.expand(batch_size, 2, 3).clone()
@@ -99,26 +108,26 @@ class PromptCanvas:
 
         Without voxels (a prompt outside the ROI) nothing is drawn, and nothing is newest.
         """
-        self._wide[item, 2:] = 0
+        self._dense[item, 2:4] = 0
         if len(voxels) == 0:
             return
         sign = 0 if positive else 1
         window, near = self._nearness(voxels.float().cpu())
-        near = near.to(self._wide.device)
-        self._wide[item, 2 + sign][window] = near
-        everywhere = self._wide[item, sign][window]
-        self._wide[item, sign][window] = torch.maximum(everywhere, near)
+        near = near.to(self._dense.device)
+        self._dense[item, 2 + sign][window] = near
+        everywhere = self._dense[item, sign][window]
+        torch.maximum(everywhere, near, out=everywhere)
         self._tokens[item] += [(v, POSITIVE if positive else NEGATIVE) for v in _spread(voxels)]
         self._set_focus(item, voxels)
 
     def draw_box(self, item: int, voxels: Tensor) -> None:
         """Mark `voxels`, shape (N, 3), of one ROI as those between which the object lies."""
-        self._wide[item, 2:] = 0
+        self._dense[item, 2:4] = 0
         if len(voxels) == 0:
             return
         low, high = voxels.amin(0).cpu(), voxels.amax(0).cpu()
-        self._inside[item] = 0
-        self._inside[item, 0][_slices(low, high)] = 1
+        self._dense[item, 4] = 0
+        self._dense[item, 4][_slices(low, high)] = 1
         self._tokens[item] += [(low, LOW_CORNER), (high, HIGH_CORNER)]
         self._set_focus(item, voxels)
 
@@ -130,11 +139,12 @@ class PromptCanvas:
         for item, tokens in enumerate(self._tokens):
             for n, (voxel, label) in enumerate(tokens):
                 points[item, n], labels[item, n] = voxel, label
-        # exp(-d / NARROW) is the fourth power of exp(-d / WIDE); two squares are the cheapest way.
-        dense = torch.cat([self._wide, self._wide.square().square_(), self._inside], dim=1)
-        device = self._wide.device
+        device = self._dense.device
         return PromptTensors(
-            points.to(device), labels.to(device), dense, self._focus.clone().to(device)
+            points.to(device),
+            labels.to(device),
+            self._dense.clone(),
+            self._focus.clone().to(device),
         )
 
     def _set_focus(self, item: int, voxels: Tensor) -> None:
@@ -189,6 +199,24 @@ def prompt_tensors(prompts: Sequence[Prompt], grid: Geometry) -> PromptTensors:
         else:
             canvas.draw(0, voxels, prompt.positive)
     return canvas.tensors()
+
+
+def maps_of(dense: Tensor) -> Tensor:
+    """Return all maps that the mask decoder sees.
+
+    Parameters
+    ----------
+    dense : Tensor, shape (B, 5, Z, Y, X)
+        Of `PromptTensors`, whole or a part.
+
+    Returns
+    -------
+    Tensor, shape (B, 9, Z, Y, X)
+        The four wide maps, the same four with the narrow decay, the inside of a box.
+    """
+    wide = dense[:, :4]
+    # exp(-d / NARROW) is the fourth power of exp(-d / WIDE); two squares are the cheapest way.
+    return torch.cat([wide, wide.square().square_(), dense[:, 4:]], dim=1)
 
 
 def edges_of(spacing_mm: Sequence[float]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from napari_ka2er.core.prompts import Point, positions_of
 from napari_ka2er.core.touched import restrict_change, touched_by, voxels_of
 from napari_ka2er.model.answers import PromptResult as PromptResult
 from napari_ka2er.model.device import autocast
-from napari_ka2er.model.mask_logits import logits_of, squash
+from napari_ka2er.model.mask_logits import logits_of
 from napari_ka2er.model.prompt_maps import prompt_tensors
 from napari_ka2er.model.roi import (
     box_of,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from napari_ka2er.core.prompts import Prompt
     from napari_ka2er.core.volume import Geometry
     from napari_ka2er.model.filling import Cancelled, GridFeatures, Progress
-    from napari_ka2er.model.prompt_maps import PromptTensors
     from napari_ka2er.model.tiles import Region
 
     Mask = NDArray[np.bool_]
@@ -139,19 +138,18 @@ class Prompter:
         before, previous, is_known = self._previous(question, roi, lattice)
         features, loaded = self._features, self._features.loaded
         prompts = prompt_tensors(question.prompts, lattice).to(loaded.device)
-        shown = self._tensor(previous[None])
+        has_automatic = features.stored_channel(question.output) is not None
         with torch.inference_mode(), autocast(loaded.device):
             logits, dice = loaded.student.decode(
                 gold=self._crop("gold", roi),
                 dense=self._crop("dense", roi),
                 image=self._tensor(features.image[roi][None]),
-                previous=shown,
+                previous=self._tensor(previous[None]),
                 prompts=prompts,
                 output=torch.tensor([question.output], device=loaded.device),
                 previous_known=torch.tensor([is_known], device=loaded.device),
+                fading=torch.tensor([has_automatic], device=loaded.device),
             )
-            if features.stored_channel(question.output) is not None:
-                logits = near_prompts(logits, shown, prompts)
         values = spread(logits[0, 0].float().cpu().numpy(), question.prompts, lattice)
         after = self._restricted(question, before, values > 0, lattice)
         return values, float(dice[0]), before != after
@@ -216,25 +214,6 @@ class Prompter:
     def _tensor(self, values: NDArray[np.floating]) -> torch.Tensor:
         array = np.ascontiguousarray(values, dtype=np.float32)
         return torch.from_numpy(array)[None].to(self._features.loaded.device)
-
-
-def near_prompts(logits: torch.Tensor, shown: torch.Tensor, prompts: PromptTensors) -> torch.Tensor:
-    """Return a mask's logits with less change the farther it is from the newest prompt.
-
-    For labels that have an automatic result, which is good in most places: on training cases five
-    clicks closed more of what was missing so (docs/benchmarks/sample.md, Clicks).
-
-    Parameters
-    ----------
-    logits, shown : Tensor, shape (B, 1, Z, Y, X)
-        What the decoder answered, and the logits of the mask that it was shown.
-    prompts : PromptTensors
-        Prompts in voxels of the region.
-    """
-    before = squash(shown)
-    newest = prompts.dense[:, 2:4].amax(dim=1, keepdim=True)
-    inside = prompts.dense[:, 8:9]
-    return before + (logits - before) * torch.maximum(newest, inside)
 
 
 def _logits_of(mask: Mask, automatic: NDArray[np.float32] | None) -> NDArray[np.float32]:

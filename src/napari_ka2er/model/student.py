@@ -208,6 +208,7 @@ class Student(nn.Module):
         prompts: PromptTensors,
         output: Tensor,
         previous_known: Tensor,
+        fading: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return a mask for prompts in a region of interest.
 
@@ -227,6 +228,11 @@ class Student(nn.Module):
             The label's index among the outputs; `config.n_outputs` means any structure.
         previous_known : Tensor of bool, shape (B,)
             False where there is no mask so far and `previous` is to be ignored.
+        fading : Tensor of bool, shape (B,), optional
+            Where the change of the mask fades with the distance to the newest prompt: for labels
+            that have an automatic result, which is good in most places.  On training cases five
+            clicks closed more of what was missing so (docs/benchmarks/sample.md, Clicks); training
+            itself goes without.
 
         Returns
         -------
@@ -246,6 +252,7 @@ class Student(nn.Module):
             ),
             class_token=self.class_tokens(output),
             prompts=prompts,
+            fading=fading,
         )
         return result
 
