@@ -1,7 +1,9 @@
+from time import sleep
+
 import pytest
 from tests.model.folders import blob, make_student_folder
 
-from ka2er_training.bench import speed
+from ka2er_training.bench import probes, speed
 from ka2er_training.bench.probes import ProbeSettings, run_probe
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import write_volume
@@ -41,7 +43,10 @@ def test_the_table_says_median_spread_and_memory():
     assert row == ("click", "0.20 [0.10, 0.30]", "0.10 [0.10, 0.10]", "300", "200", "work")
 
 
-@pytest.mark.parametrize("name", ["encode_window", "automatic_pass", "expert_pass", "click"])
+PROBES = ["encode_window", "encode_volume", "automatic_pass", "expert_pass", "click"]
+
+
+@pytest.mark.parametrize("name", PROBES)
 def test_probes_measure_time_and_memory(files, name):
     student, volume = map(str, files)
     settings = ProbeSettings(student, volume, "one", 2, "sparse", "two")
@@ -49,6 +54,12 @@ def test_probes_measure_time_and_memory(files, name):
     assert len(measured.cpu_s) == len(measured.wall_s) == 2
     assert all(seconds > 0 for seconds in measured.cpu_s)
     assert measured.peak_mib >= measured.ready_mib > 0
+
+
+def test_seconds_of_many_units_are_those_of_one(monkeypatch):
+    monkeypatch.setitem(probes.PROBES, "nap", lambda _: probes.Probe(lambda: sleep(0.4), "nap", 4))
+    (seconds,) = run_probe("nap", ProbeSettings(repeats=1)).wall_s
+    assert 0.1 <= seconds < 0.2
 
 
 def test_a_click_in_a_process_of_its_own(files):

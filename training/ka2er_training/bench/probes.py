@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 import torch
@@ -67,7 +67,7 @@ class Spent:
     Parameters
     ----------
     wall_s, cpu_s : list of float
-        Per repetition; CPU time is that of all threads.
+        Per repetition and unit; CPU time is that of all threads.
     peak_mib, ready_mib : float
         Highest resident memory of the process, and what it held before the work began.
     threads : int
@@ -84,7 +84,25 @@ class Spent:
     what: str = ""
 
 
-def encode_window(settings: ProbeSettings) -> tuple[Work, str]:
+class Probe(NamedTuple):
+    """Work that is set up.
+
+    Parameters
+    ----------
+    work : callable
+        What is timed.
+    what : str
+        In a few words.
+    units : int
+        Seconds are told per unit of so many.
+    """
+
+    work: Work
+    what: str
+    units: int = 1
+
+
+def encode_window(settings: ProbeSettings) -> Probe:
     """Return the encoding of one window of the student's, with the experts that its mode runs."""
     loaded, volume = _load(settings)
     entry = loaded.config.entry(settings.task)
@@ -96,10 +114,23 @@ def encode_window(settings: ProbeSettings) -> tuple[Work, str]:
             return features.fill((z, y, x))
 
     window = "x".join(map(str, entry.window))
-    return run, f"encode the window of {window} around the volume's middle, {settings.mode}"
+    return Probe(run, f"encode the window of {window} around the volume's middle, {settings.mode}")
 
 
-def automatic_pass(settings: ProbeSettings) -> tuple[Work, str]:
+def encode_volume(settings: ProbeSettings) -> Probe:
+    """Return the encoding of all windows of a volume; seconds are those of one."""
+    loaded, volume = _load(settings)
+    with _predictor(settings, loaded, volume) as predictor:
+        n_windows = len(predictor.features(settings.task).lattice.tiles)
+
+    def run() -> int:
+        with _predictor(settings, loaded, volume) as predictor:
+            return predictor.features(settings.task).fill()
+
+    return Probe(run, f"mean of all {n_windows} windows of the volume, {settings.mode}", n_windows)
+
+
+def automatic_pass(settings: ProbeSettings) -> Probe:
     """Return the student's automatic result on a whole volume, nothing cached."""
     loaded, volume = _load(settings)
 
@@ -107,10 +138,10 @@ def automatic_pass(settings: ProbeSettings) -> tuple[Work, str]:
         with _predictor(settings, loaded, volume) as predictor:
             return predictor.segment(settings.task).labels
 
-    return run, f"automatic pass, {settings.mode}, {_shape(volume)}"
+    return Probe(run, f"automatic pass, {settings.mode}, {_shape(volume)}")
 
 
-def large_ct(settings: ProbeSettings) -> tuple[Work, str]:
+def large_ct(settings: ProbeSettings) -> Probe:
     """Return the automatic pass over a computed CT of 512x512x400 voxels, which is in memory."""
     loaded, _ = _load(settings)
     volume = synthetic_ct()
@@ -119,17 +150,19 @@ def large_ct(settings: ProbeSettings) -> tuple[Work, str]:
         with _predictor(settings, loaded, volume) as predictor:
             return predictor.segment(settings.task).labels
 
-    return run, f"automatic pass, {settings.mode}, {settings.task}, computed {_shape(volume)}"
+    what = f"automatic pass, {settings.mode}, {settings.task}, computed {_shape(volume)}"
+    return Probe(run, what)
 
 
-def expert_pass(settings: ProbeSettings) -> tuple[Work, str]:
+def expert_pass(settings: ProbeSettings) -> Probe:
     """Return one expert's own nnU-Net prediction of the whole volume."""
     loaded, volume = _load(settings)
     expert = loaded.experts[settings.expert]
-    return partial(expert.predict, volume), f"nnU-Net pass of {settings.expert}, {_shape(volume)}"
+    what = f"nnU-Net pass of {settings.expert}, {_shape(volume)}"
+    return Probe(partial(expert.predict, volume), what)
 
 
-def click(settings: ProbeSettings) -> tuple[Work, str]:
+def click(settings: ProbeSettings) -> Probe:
     """Return a click in the middle of the volume, with its features cached."""
     from napari_ka2er.core.prompts import Point
 
@@ -147,7 +180,7 @@ def click(settings: ProbeSettings) -> tuple[Work, str]:
 
     region = predictor.prompt(settings.task, task.values[0], [prompt], previous=previous).roi
     size = "x".join(str(part.stop - part.start) for part in region)
-    return run, f"one click, features cached, region {size}, {settings.mode}"
+    return Probe(run, f"one click, features cached, region {size}, {settings.mode}")
 
 
 class _predictor:
@@ -179,18 +212,18 @@ def _load(settings: ProbeSettings) -> tuple[LoadedStudent, Volume]:
     return loaded, read_volume(Path(settings.volume))
 
 
-def _reference(make: Callable[[], tuple[Work, str]], settings: ProbeSettings) -> tuple[Work, str]:
-    return make()
+def _reference(make: Callable[[], tuple[Work, str]], settings: ProbeSettings) -> Probe:
+    return Probe(*make())
 
 
 def _shape(volume: Volume) -> str:
     return "x".join(map(str, volume.shape))
 
 
-PROBES: Mapping[str, Callable[[ProbeSettings], tuple[Work, str]]] = {
+PROBES: Mapping[str, Callable[[ProbeSettings], Probe]] = {
     **{
         probe.__name__: probe
-        for probe in (encode_window, automatic_pass, large_ct, expert_pass, click)
+        for probe in (encode_window, encode_volume, automatic_pass, large_ct, expert_pass, click)
     },
     **{name: partial(_reference, make) for name, make in REFERENCES.items()},
 }
@@ -198,7 +231,7 @@ PROBES: Mapping[str, Callable[[ProbeSettings], tuple[Work, str]]] = {
 
 def run_probe(name: str, settings: ProbeSettings) -> Spent:
     """Set a probe up, run it once, then time its repetitions."""
-    work, what = PROBES[name](settings)
+    work, what, units = PROBES[name](settings)
     ready = psutil.Process().memory_info().rss / MIB
     if settings.repeats > 1:
         work()  # the first run allocates and chooses algorithms
@@ -206,8 +239,8 @@ def run_probe(name: str, settings: ProbeSettings) -> Spent:
     for _ in range(settings.repeats):
         begun = time.perf_counter(), time.process_time()
         work()
-        wall.append(time.perf_counter() - begun[0])
-        cpu.append(time.process_time() - begun[1])
+        wall.append((time.perf_counter() - begun[0]) / units)
+        cpu.append((time.process_time() - begun[1]) / units)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     peak /= 1024 if sys.platform == "darwin" else 1  # bytes on macOS
     return Spent(wall, cpu, peak, ready, torch.get_num_threads(), what)

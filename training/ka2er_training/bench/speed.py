@@ -180,6 +180,7 @@ def _measurements(settings: ProbeSettings) -> list[tuple[str, str, ProbeSettings
         ("click", "click", settings),
         ("CT 512x512x400", "large_ct", large),
         *((f"window {mode}", "encode_window", replace(settings, mode=mode)) for mode in MODES),
+        *((f"windows {mode}", "encode_volume", replace(whole, mode=mode)) for mode in MODES),
         *((f"pass {mode}", "automatic_pass", replace(whole, mode=mode)) for mode in MODES),
         *(
             (f"expert {e.name}", "expert_pass", replace(whole, expert=e.name))
