@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_ka2er.core.prompts import Box, Lasso, Point, Scribble
-from napari_ka2er.core.touched import Touched, restrict_change, touched_by, voxels_of
+from napari_ka2er.core.touched import Touched, extent_of, restrict_change, touched_by, voxels_of
 from napari_ka2er.core.volume import Geometry
 
 SHAPE = (10, 14, 18)
@@ -48,6 +48,26 @@ def test_a_box_lies_along_the_axes_of_the_lattice_and_is_cut_to_it(oblique):
     expected = np.zeros(SHAPE, bool)
     expected[0:3, 9:13, 3:6] = True
     np.testing.assert_array_equal(box, expected)
+
+
+def test_the_extent_of_a_prompt_is_the_smallest_box_around_its_voxels(oblique):
+    low, high = world(oblique, (2, 12, 3), (-4, 9, 5))
+    path = world(oblique, (1, 2, 3), (8, 13, 16))
+    away = world(oblique, (-9, -9, -9), (-5, -5, -5))
+    for prompt, expected in [
+        (Box(low, high), (slice(0, 3), slice(9, 13), slice(3, 6))),
+        (Scribble(path), (slice(1, 9), slice(2, 14), slice(3, 17))),
+        (Box(*away), (slice(0, 0),) * 3),
+        (Scribble(away), (slice(0, 0),) * 3),
+    ]:
+        assert extent_of(prompt, oblique) == expected
+
+
+def test_a_click_on_the_far_border_counts_as_in_the_last_voxel():
+    grid = Geometry(SHAPE, np.eye(4))
+    assert voxels_of(Point((9.5, 13.5, 17.5)), grid).tolist() == [[9, 13, 17]]
+    assert voxels_of(Point((-0.5, 0.5, 17.4)), grid).tolist() == [[0, 1, 17]]
+    assert not len(voxels_of(Point((9.6, 13.5, 17.5)), grid))
 
 
 def test_a_scribble_is_connected_and_reaches_both_ends(oblique):

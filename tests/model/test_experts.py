@@ -183,3 +183,14 @@ def test_an_expert_whose_files_were_changed_is_refused(tmp_path, expert):
 def test_a_folder_without_an_expert_is_refused(tmp_path):
     with pytest.raises(UserError, match="ka2er expert add"):
         Expert.load(tmp_path)
+
+
+def test_after_a_move_features_and_logits_come_from_the_same_tensors(tmp_path):
+    folder = make_model_folder(tmp_path / "model", Model())
+    expert = convert_expert(folder, tmp_path / "expert", trust=False)
+    expert.network.register_buffer("statistics", torch.ones(3))
+    expert.network.double()  # as a move between devices does, it replaces buffers
+    expert.move(torch.device("cpu"))
+    assert {t.dtype for t in expert.looking.buffers()} == {torch.float64}
+    for ours, theirs in zip(expert.looking.buffers(), expert.network.buffers(), strict=True):
+        assert ours is theirs

@@ -137,3 +137,10 @@ def test_items_of_a_batch_are_drawn_apart_and_padded():
     assert after.point_labels.tolist() == [[PADDING, PADDING], [POSITIVE, NEGATIVE]]
     assert not after.dense[0].any()
     assert before.dense[1, 2].max() == 1  # earlier tensors are not drawn upon
+
+
+def test_of_very_many_prompts_the_newest_are_points_and_all_are_in_the_maps(grid):
+    voxels = [(i % 8, 5, i % 24) for i in range(40)]
+    tensors = prompt_tensors([Point(p) for p in world(grid, *voxels)], grid)
+    assert tensors.points[0].tolist() == [list(v) for v in voxels[-32:]]
+    assert all(tensors.dense[0, 0][voxel] == 1 for voxel in voxels)

@@ -103,6 +103,19 @@ def test_the_share_of_a_mask_keeps_its_volume_and_place():
     np.testing.assert_allclose(target.to_world(centre), source.to_world((20, 24, 21)), atol=0.4)
 
 
+def test_the_share_of_a_mask_does_not_depend_on_the_order_of_the_files_axes():
+    rng = np.random.default_rng(0)
+    mask = rng.random((6, 24, 20)) > 0.5
+    source = Geometry(mask.shape, np.diag([4.0, 1.0, 1.0, 1.0]))
+    target = Geometry((6, 12, 10), np.diag([4.0, 2.0, 2.0, 1.0]))
+    swapped = np.array(source.affine)[:, [2, 0, 1, 3]]
+    share = share_of(mask, source, target)
+    turned = share_of(mask.transpose(2, 0, 1), Geometry((20, 6, 24), swapped), target)
+    np.testing.assert_allclose(turned, share, atol=1e-6)
+    same = share_of(mask.transpose(2, 0, 1), Geometry((20, 6, 24), swapped), source)
+    np.testing.assert_array_equal(same > 0.5, mask)
+
+
 def test_the_share_of_a_full_mask_is_one_on_a_much_coarser_lattice():
     source = Geometry((14, 21, 28), np.eye(4))
     affine = np.diag([7.0, 7.0, 7.0, 1.0])

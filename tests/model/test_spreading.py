@@ -32,7 +32,7 @@ def test_one_click_raises_logits_to_the_margin_but_for_the_noise_and_falls_off_a
     assert new[10, 12, 14] == pytest.approx(-1 + bump, abs=1e-5)
     assert new[10, 12, 18] == pytest.approx(-1 + bump * math.exp(-0.5), abs=1e-5)
     assert new[12, 15, 14] == pytest.approx(-1 + bump * math.exp(-13 / 32), abs=1e-5)
-    assert spread(constant(-1.0), [point((0, 0, 0), grid)], grid)[0, 0, 15] == -1  # out of reach
+    assert spread(constant(-1.0), [point((0, 0, 0), grid)], grid)[0, 0, 15] < -0.99  # out of reach
 
 
 def test_a_part_of_a_click_reaches_as_far_as_the_mask_is_large():

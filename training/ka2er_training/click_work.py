@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ka2er_training.recipe import Recipe
     from ka2er_training.teaching import Teaching
     from napari_ka2er.model.student import Student
+
+logger = logging.getLogger(__name__)
 
 FROZEN = ("student.foundation", "student.coarse", "student.fine")
 _N_CLICKS = 3
@@ -120,9 +123,12 @@ def train_clicks(
     Returns
     -------
     Student
-        With averaged weights.
+        With averaged weights; `student` itself if no volume is labelled, and a line is logged.
     """
     labelled = [case for case in cases if case.is_labelled]
+    if not labelled:
+        logger.warning("no labelled training volume: prompts were not trained")
+        return student
     # Experts come and go as in use, from the first step on.
     teaching: Teaching = dataclasses.replace(recipe.teaching, mixed_from=0.0)
     windows = student_work(student.config, labelled, teaching)

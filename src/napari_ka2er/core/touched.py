@@ -10,13 +10,15 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import points_in_poly
 
-from napari_ka2er.core.prompts import Box, Lasso, Point, Prompt, Scribble
+from napari_ka2er.core.boxes import is_empty
+from napari_ka2er.core.prompts import Box, Lasso, Point, Prompt, Scribble, positions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from napari_ka2er.core.boxes import Region
     from napari_ka2er.core.volume import Geometry
 
 _TOUCHING = np.ones((3, 3, 3), dtype=bool)
@@ -43,10 +45,14 @@ def touched_by(prompts: Sequence[Prompt], grid: Geometry) -> Touched:
     """Return what `prompts`, oldest first, declare on a lattice; nothing without prompts."""
     positive, negative, region = (np.zeros(grid.shape, dtype=bool) for _ in range(3))
     for prompt in prompts:
-        voxels = tuple(voxels_of(prompt, grid).T)
-        if isinstance(prompt, Box) and prompt.positive:
-            region[voxels] = True
+        if isinstance(prompt, Box):  # it may be as large as the volume: its voxels are not listed
+            extent = extent_of(prompt, grid)
+            if prompt.positive:
+                region[extent] = True
+                continue
+            positive[extent], negative[extent] = False, True
             continue
+        voxels = tuple(voxels_of(prompt, grid).T)
         positive[voxels] = prompt.positive
         negative[voxels] = not prompt.positive
     return Touched(positive, negative, region)
@@ -65,22 +71,54 @@ def voxels_of(prompt: Prompt, grid: Geometry) -> NDArray[np.intp]:
     Returns
     -------
     ndarray of int, shape (N, 3)
-        Distinct indices (z, y, x) in the lattice; N is 0 for a prompt outside of it.
+        Distinct indices (z, y, x) in the lattice; N is 0 for a prompt outside of it.  A position
+        on the lattice's far border counts as in its last voxel.
     """
     match prompt:
         case Point():
             voxels = grid.to_index([prompt.position_mm])
         case Box():
-            voxels = _box(grid.to_index([prompt.low_mm, prompt.high_mm]), grid.shape)
+            return _listed(extent_of(prompt, grid))
         case Scribble():
             voxels = _stroke(grid.to_index(prompt.path_mm))
         case Lasso():
             corners = grid.to_index(prompt.path_mm)
             outline = _stroke(np.concatenate([corners, corners[:1]]))
             voxels = np.concatenate([outline, _fill(corners, grid.shape)])
-    nearest = np.floor(voxels + 0.5).astype(np.intp)
+    nearest = _nearest(voxels, grid.shape)
     inside = np.all((nearest >= 0) & (nearest < grid.shape), axis=1)
     return np.unique(nearest[inside], axis=0)
+
+
+def extent_of(prompt: Prompt, grid: Geometry) -> Region:
+    """Return the smallest box of a lattice's voxels that holds a prompt; empty outside of it.
+
+    Of a `Box` these are all its voxels, and the call takes no time however many they are.
+    """
+    if isinstance(prompt, Box):
+        ends = _nearest(grid.to_index(positions_of(prompt)), grid.shape)
+        low = np.maximum(ends.min(axis=0), 0)
+        high = np.minimum(ends.max(axis=0) + 1, grid.shape)
+    else:
+        voxels = voxels_of(prompt, grid)
+        if not len(voxels):
+            return slice(0, 0), slice(0, 0), slice(0, 0)
+        low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
+    z, y, x = (slice(int(a), max(int(a), int(b))) for a, b in zip(low, high, strict=True))
+    return (slice(0, 0),) * 3 if is_empty((z, y, x)) else (z, y, x)
+
+
+def _listed(region: Region) -> NDArray[np.intp]:
+    sizes = [part.stop - part.start for part in region]
+    voxels: NDArray[np.intp] = np.indices(sizes).reshape(3, -1).T
+    voxels = voxels + [part.start for part in region]
+    return voxels
+
+
+def _nearest(index: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.intp]:
+    nearest = np.floor(index + 0.5).astype(np.intp)
+    nearest -= index == np.array(shape) - 0.5
+    return nearest
 
 
 def restrict_change(

@@ -122,7 +122,7 @@ class BundleNetwork(nn.Module):
         """Return the student where the network is now."""
         device = next(self.student.parameters()).device
         for expert in self._experts.values():
-            expert.device = device
+            expert.move(device)
         digests = {entry.name: entry.digest for entry in self.student.config.experts}
         experts = Experts(Path(), digests, device, self._experts)
         return LoadedStudent(self.student, {}, experts, "bundle", device)

@@ -57,8 +57,8 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     """
     if device.type != "cuda":
         return nullcontext()
-    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.autocast("cuda", dtype)
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast("cuda", torch.bfloat16 if has_bfloat16 else torch.float16)
 
 
 def place(module: Module, device: torch.device) -> Module:

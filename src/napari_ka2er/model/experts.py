@@ -101,7 +101,6 @@ class Expert:
 
     def __init__(self, folder: Path, device: torch.device, *, blank: bool = False) -> None:
         self.folder = folder
-        self.device = device
         self.entry = expert_files.read_entry(folder)
         plans = expert_files.read_json(folder / "plans.json")
         dataset = expert_files.read_json(folder / "dataset.json")
@@ -111,9 +110,8 @@ class Expert:
         if not blank:
             expert_files.fill_weights(network, folder / "expert.safetensors")
             self._check_digest(expert_files.digest(network, plans, self.plan.name))
-        self.network = network.to(device)
-        # Logits are nnU-Net's own to the last bit; features are rounded, and may be made faster.
-        self.looking = onednn_twin(self.network)
+        self.network = network
+        self.move(device)
         self.task = Task.from_json(self.entry["task"])
         self.spacing_mm: Triple = self.plan.spacing
         self.patch_size: tuple[int, ...] = self.plan.patch_size
@@ -122,6 +120,16 @@ class Expert:
         encoder: Any = network.encoder
         self.stage_channels = tuple(int(n) for n in encoder.output_channels)
         self.token_centres = tuple(tuple(row) for row in self.entry["token_centres"])
+
+    def move(self, device: torch.device) -> None:
+        """Bring the network to a device.
+
+        Moving replaces buffers, though not parameters, so that the twin has to be made anew.
+        """
+        self.device = device
+        self.network.to(device)
+        # Logits are nnU-Net's own to the last bit; features are rounded, and may be made faster.
+        self.looking = onednn_twin(self.network)
 
     def head(self, stage: int) -> nn.Conv3d:
         """Return the layer that makes logits of the decoder's features at a stage, finest 0.

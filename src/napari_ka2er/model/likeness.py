@@ -123,8 +123,9 @@ def dense_likeness(dense: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
     Tensor, shape (B, 2, Z, Y, X)
         ``exp(5 (cosine - 1))`` to the likest point, positive and negative.
     """
-    # F.normalize(dense, dim=1) alone would take a seventh of a click's time.
-    inverse = torch.einsum("bczyx,bczyx->bzyx", dense, dense).clamp_min(_TINY).rsqrt()[:, None]
+    # F.normalize(dense, dim=1) alone would take a seventh of a click's time.  In single precision
+    # under autocast, too: squares would leave float16's range, and `_TINY` be 0.
+    inverse = dense.float().square().sum(1, keepdim=True).clamp_min(_TINY).rsqrt()
     cosine = torch.einsum("bnc,bczyx->bnzyx", F.normalize(seen, dim=-1), dense) * inverse
     return torch.exp(-_SHARPNESS * _smallest(1 - cosine, labels))
 

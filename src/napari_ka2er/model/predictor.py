@@ -9,7 +9,8 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.cache import Cache
 from napari_ka2er.model.filling import GridFeatures
 from napari_ka2er.model.fingerprints import fingerprint
-from napari_ka2er.model.prompting import Prompter, Question
+from napari_ka2er.model.prompting import Prompter
+from napari_ka2er.model.question import Question
 from napari_ka2er.model.ranking import judge, prior_fit
 from napari_ka2er.model.segmentation import Segmentation
 

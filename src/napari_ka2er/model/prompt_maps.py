@@ -10,14 +10,16 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from napari_ka2er.core.boxes import is_empty
 from napari_ka2er.core.prompts import Box
-from napari_ka2er.core.touched import voxels_of
+from napari_ka2er.core.touched import extent_of, voxels_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from napari_ka2er.core.boxes import Region
     from napari_ka2er.core.prompts import Prompt
     from napari_ka2er.core.volume import Geometry
 
@@ -28,6 +30,7 @@ N_DRAWN, N_MAPS = 5, 9
 WIDE, NARROW = 6.0, 1.5
 _REACH = 4 * WIDE
 _MAX_TOKENS = 4
+_MAX_TOKENS_IN_ALL = 32
 _MAX_CENTRES = 64
 
 
@@ -121,7 +124,7 @@ class PromptCanvas:
         self._set_focus(item, voxels)
 
     def draw_box(self, item: int, voxels: Tensor) -> None:
-        """Mark `voxels`, shape (N, 3), of one ROI as those between which the object lies."""
+        """Mark what lies between `voxels`, shape (N, 3), of one ROI as where the object lies."""
         self._dense[item, 2:4] = 0
         if len(voxels) == 0:
             return
@@ -132,11 +135,15 @@ class PromptCanvas:
         self._set_focus(item, voxels)
 
     def tensors(self) -> PromptTensors:
-        """Return what was drawn so far; later drawing does not change it."""
-        n_tokens = max(len(tokens) for tokens in self._tokens)
+        """Return what was drawn so far; later drawing does not change it.
+
+        Of very many prompts only the newest are points; the maps show all of them.
+        """
+        newest = [tokens[-_MAX_TOKENS_IN_ALL:] for tokens in self._tokens]
+        n_tokens = max(len(tokens) for tokens in newest)
         points = torch.zeros(len(self._tokens), n_tokens, 3)
         labels = torch.full((len(self._tokens), n_tokens), PADDING)
-        for item, tokens in enumerate(self._tokens):
+        for item, tokens in enumerate(newest):
             for n, (voxel, label) in enumerate(tokens):
                 points[item, n], labels[item, n] = voxel, label
         device = self._dense.device
@@ -193,11 +200,10 @@ def prompt_tensors(prompts: Sequence[Prompt], grid: Geometry) -> PromptTensors:
     """
     canvas = PromptCanvas(1, grid.shape, grid.spacing)
     for prompt in prompts:
-        voxels = torch.from_numpy(voxels_of(prompt, grid))
         if isinstance(prompt, Box) and prompt.positive:
-            canvas.draw_box(0, voxels)
+            canvas.draw_box(0, _corners(extent_of(prompt, grid)))
         else:
-            canvas.draw(0, voxels, prompt.positive)
+            canvas.draw(0, torch.from_numpy(voxels_of(prompt, grid)), prompt.positive)
     return canvas.tensors()
 
 
@@ -224,6 +230,13 @@ def edges_of(spacing_mm: Sequence[float]) -> NDArray[np.float64]:
     spacing = np.array(spacing_mm, dtype=np.float64)
     edges: NDArray[np.float64] = spacing / np.exp(np.log(spacing).mean())
     return edges
+
+
+def _corners(extent: Region) -> Tensor:
+    """Return the lowest and the highest voxel of a box, shape (2, 3), or none, (0, 3)."""
+    if is_empty(extent):
+        return torch.zeros(0, 3, dtype=torch.long)
+    return torch.tensor([[part.start for part in extent], [part.stop - 1 for part in extent]])
 
 
 def _slices(low: Tensor, high: Tensor) -> tuple[slice, ...]:

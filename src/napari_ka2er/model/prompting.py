@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from napari_ka2er.core.boxes import is_empty, overlap, union, within
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.prompts import Point, positions_of
-from napari_ka2er.core.touched import restrict_change, touched_by, voxels_of
+from napari_ka2er.core.touched import extent_of, restrict_change, touched_by
 from napari_ka2er.model.answers import PromptResult as PromptResult
 from napari_ka2er.model.device import autocast
 from napari_ka2er.model.mask_logits import logits_of
+from napari_ka2er.model.nameless import centre_of, newest_box, own_pieces, room_of, with_centres
 from napari_ka2er.model.prompt_maps import prompt_tensors
+from napari_ka2er.model.question import Decoded, Question, Started
 from napari_ka2er.model.roi import (
     box_of,
-    box_of_voxels,
     enlarged,
     image_box,
     is_cut,
     roi_around,
-    union,
 )
 from napari_ka2er.model.sampling import sample, share_of
 from napari_ka2er.model.spreading import spread
@@ -35,34 +35,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_ka2er.core.prompts import Prompt
+    from napari_ka2er.core.prompts import Box, Prompt
     from napari_ka2er.core.volume import Geometry
     from napari_ka2er.model.filling import Cancelled, GridFeatures, Progress
     from napari_ka2er.model.tiles import Region
 
     Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Question:
-    """What is asked of the student.
-
-    Parameters
-    ----------
-    prompts : sequence of Prompt
-        Oldest first, at least one; the newest decides where to look.
-    output : int
-        Which of the student's outputs is meant; their number stands for any structure.
-    previous : ndarray of bool, shape (Z, Y, X), or None
-        The mask so far, on the image's voxels.
-    is_free : bool
-        Whether the mask may change where no prompt touches the change.
-    """
-
-    prompts: Sequence[Prompt]
-    output: int
-    previous: Mask | None = None
-    is_free: bool = False
 
 
 class Prompter:
@@ -106,16 +84,16 @@ class Prompter:
                 roi, centre=centre, progress=progress, cancelled=cancelled
             )
             start = time.perf_counter()
-            logits, dice, changed = self._decode(question, roi)
+            decoded = self._decode(question, roi)
             larger = enlarged(roi, grid.shape)
             seconds += time.perf_counter() - start
-            if larger == roi or not is_cut(changed, roi, grid.shape):
+            if larger == roi or not is_cut(decoded.changed, roi, grid.shape):
                 break
             roi = larger
         start = time.perf_counter()
-        box, mask = self._on_image(question, roi, logits, changed)
+        box, mask = self._on_image(question, roi, decoded)
         seconds += time.perf_counter() - start
-        return PromptResult(box, mask, dice, seconds, n_windows, roi)
+        return PromptResult(box, mask, decoded.dice, seconds, n_windows, roi)
 
     def _check(self, prompts: Sequence[Prompt]) -> None:
         if not prompts:
@@ -124,7 +102,7 @@ class Prompter:
             if isinstance(prompt, Point):
                 is_inside = self._geometry.contains(prompt.position_mm)
             else:
-                is_inside = len(voxels_of(prompt, self._geometry)) > 0
+                is_inside = not is_empty(extent_of(prompt, self._geometry))
             if not is_inside:
                 where = ", ".join(f"{p:.1f}" for p in positions_of(prompt)[0])
                 kind = type(prompt).__name__.lower()
@@ -132,50 +110,74 @@ class Prompter:
                     "a prompt inside the volume", f"a {kind} at ({where}) mm outside it"
                 )
 
-    def _decode(self, question: Question, roi: Region) -> tuple[NDArray[np.float32], float, Mask]:
-        """Return the mask's logits in a region, its predicted Dice and where it would change."""
+    def _decode(self, question: Question, roi: Region) -> Decoded:
         lattice = region_geometry(self._features.geometry, roi)
-        before, previous, is_known = self._previous(question, roi, lattice)
+        started = self._started(question, roi, lattice)
         features, loaded = self._features, self._features.loaded
-        prompts = prompt_tensors(question.prompts, lattice).to(loaded.device)
-        has_automatic = features.stored_channel(question.output) is not None
+        asked = self._asked(question, lattice)
+        prompts = prompt_tensors(asked, lattice).to(loaded.device)
         with torch.inference_mode(), autocast(loaded.device):
             logits, dice = loaded.student.decode(
                 gold=self._crop("gold", roi),
                 dense=self._crop("dense", roi),
                 image=self._tensor(features.image[roi][None]),
-                previous=self._tensor(previous[None]),
+                previous=self._tensor(started.logits[None]),
                 prompts=prompts,
                 output=torch.tensor([question.output], device=loaded.device),
-                previous_known=torch.tensor([is_known], device=loaded.device),
-                fading=torch.tensor([has_automatic], device=loaded.device),
+                previous_known=torch.tensor([started.is_known], device=loaded.device),
+                fading=torch.tensor([not self._is_nameless(question)], device=loaded.device),
             )
-        values = spread(logits[0, 0].float().cpu().numpy(), question.prompts, lattice)
-        after = self._restricted(question, before, values > 0, lattice)
-        return values, float(dice[0]), before != after
+        values = spread(logits[0, 0].float().cpu().numpy(), asked, lattice)
+        mask = self._restricted(question, started.mask, started.replaced, values > 0, lattice)
+        return Decoded(values, float(dice[0]), started.mask != mask, started.replaced)
 
-    def _previous(
-        self, question: Question, roi: Region, lattice: Geometry
-    ) -> tuple[Mask, NDArray[np.float32], bool]:
-        """Return the mask so far on the grid, as voxels and as logits, and whether there is one."""
-        channel = self._features.stored_channel(question.output)
-        automatic = None
-        if channel is not None:
-            stored = self._features.store.arrays["logits"][(channel, *roi)]
-            automatic = np.asarray(stored, dtype=np.float32)
-        if question.previous is not None and question.previous.any():
-            box = image_box(lattice, self._geometry)
-            source = region_geometry(self._geometry, box)
-            share = share_of(question.previous[box], source, lattice)
-            return share > 0.5, _logits_of(share > 0.5, automatic), True
+    def _is_nameless(self, question: Question) -> bool:
+        return self._features.stored_channel(question.output) is None
+
+    def _asked(self, question: Question, lattice: Geometry) -> Sequence[Prompt]:
+        """Return what the student is shown: boxes of structures without a name mean more."""
+        if self._is_nameless(question):
+            return with_centres(question.prompts, lattice)
+        return question.prompts
+
+    def _boxed(self, question: Question, lattice: Geometry) -> Box | None:
+        """Return the newest prompt if it is a box around a structure without a name."""
+        return newest_box(question.prompts, lattice) if self._is_nameless(question) else None
+
+    def _started(self, question: Question, roi: Region, lattice: Geometry) -> Started:
+        """Return what there is on the grid before the newest prompt is answered."""
+        automatic = self._automatic(question, roi)
         nothing = np.zeros(lattice.shape, bool)
-        if automatic is None:
-            return nothing, np.zeros(lattice.shape, np.float32), False
-        return nothing, automatic, True
+        if question.previous is None or not question.previous.any():
+            logits = np.zeros(lattice.shape, np.float32) if automatic is None else automatic
+            return Started(nothing, logits, automatic is not None, nothing)
+        box = image_box(lattice, self._geometry)
+        source = region_geometry(self._geometry, box)
+        mask = share_of(question.previous[box], source, lattice) > 0.5
+        if automatic is not None:
+            return Started(mask, _logits_of(mask, automatic), True, nothing)
+        own = own_pieces(mask, self._asked(question, lattice), lattice)
+        if self._boxed(question, lattice) is not None:  # a box is answered from nothing
+            return Started(mask, np.zeros(lattice.shape, np.float32), False, own)
+        return Started(mask, _logits_of(own, None), bool(own.any()), nothing)
 
-    def _restricted(self, question: Question, before: Mask, after: Mask, lattice: Geometry) -> Mask:
+    def _automatic(self, question: Question, roi: Region) -> NDArray[np.float32] | None:
+        channel = self._features.stored_channel(question.output)
+        if channel is None:
+            return None
+        stored = self._features.store.arrays["logits"][(channel, *roi)]
+        return np.asarray(stored, dtype=np.float32)
+
+    def _restricted(
+        self, question: Question, before: Mask, replaced: Mask, after: Mask, lattice: Geometry
+    ) -> Mask:
         """Keep what the newest prompt touches of a change, and what older ones declared."""
         newest = touched_by(question.prompts[-1:], lattice)
+        boxed = self._boxed(question, lattice)
+        if boxed is not None:
+            before = before & ~replaced
+            newest = touched_by([centre_of(boxed)], lattice)
+            after = _inside(room_of(boxed, lattice), after, before)
         if question.is_free:
             free: Mask = (after | newest.positive) & ~newest.negative
             return free
@@ -185,21 +187,24 @@ class Prompter:
         kept: Mask = (mask | (changed & declared.positive)) & ~(changed & declared.negative)
         return kept
 
-    def _on_image(
-        self, question: Question, roi: Region, logits: NDArray[np.float32], changed: Mask
-    ) -> tuple[Region, Mask]:
+    def _on_image(self, question: Question, roi: Region, decoded: Decoded) -> tuple[Region, Mask]:
         """Carry a change from the grid to the image's voxels."""
         lattice = region_geometry(self._features.geometry, roi)
         box = union(
-            image_box(region_geometry(lattice, box_of(changed, margin=2)), self._geometry),
-            box_of_voxels(voxels_of(question.prompts[-1], self._geometry)),
+            image_box(region_geometry(lattice, box_of(decoded.changed, margin=2)), self._geometry),
+            extent_of(question.prompts[-1], self._geometry),
         )
         here = region_geometry(self._geometry, box)
         before = np.zeros(here.shape, bool)
         if question.previous is not None:
             before = question.previous[box]
-        after = sample(logits[None], lattice, here)[0] > 0
-        mask = self._restricted(question, before, after, here)
+        after = sample(decoded.logits[None], lattice, here)[0] > 0
+        known = overlap(image_box(lattice, self._geometry), box)
+        # Beyond the region nothing was decoded: `sample` goes on with what lies at its border.
+        after = before if known is None else _inside(within(known, box), after, before)
+        # Any share counts: the grid's voxels are larger, and no crumbs are to be left.
+        replaced = sample(decoded.replaced[None], lattice, here)[0] > 0
+        mask = self._restricted(question, before, replaced, after, here)
         inner = box_of(mask != before)
         z, y, x = (
             slice(b.start + i.start, b.start + i.stop) for b, i in zip(box, inner, strict=True)
@@ -214,6 +219,13 @@ class Prompter:
     def _tensor(self, values: NDArray[np.floating]) -> torch.Tensor:
         array = np.ascontiguousarray(values, dtype=np.float32)
         return torch.from_numpy(array)[None].to(self._features.loaded.device)
+
+
+def _inside(region: Region, after: Mask, before: Mask) -> Mask:
+    """Return `after` in a region, `before` elsewhere."""
+    mask = before.copy()
+    mask[region] = after[region]
+    return mask
 
 
 def _logits_of(mask: Mask, automatic: NDArray[np.float32] | None) -> NDArray[np.float32]:

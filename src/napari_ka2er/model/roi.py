@@ -84,25 +84,6 @@ def box_of(mask: Mask, margin: int = 0) -> Region:
     return found[0], found[1], found[2]
 
 
-def box_of_voxels(voxels: NDArray[np.intp]) -> Region:
-    """Return the smallest box around voxels (N, 3); empty if there are none."""
-    if not len(voxels):
-        return slice(0, 0), slice(0, 0), slice(0, 0)
-    z, y, x = (
-        slice(int(a), int(b) + 1)
-        for a, b in zip(voxels.min(axis=0), voxels.max(axis=0), strict=True)
-    )
-    return z, y, x
-
-
-def union(a: Region, b: Region) -> Region:
-    """Return the smallest box around two; an empty one does not count."""
-    if any(s.stop <= s.start for s in a) or any(s.stop <= s.start for s in b):
-        return b if any(s.stop <= s.start for s in a) else a
-    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
-    return z, y, x
-
-
 def image_box(lattice: Geometry, image: Geometry) -> Region:
     """Return the image's voxels whose centres lie in a lattice's voxels; empty where none do."""
     if 0 in lattice.shape:

@@ -67,7 +67,7 @@ def share_of(mask: NDArray[np.bool_], source: Geometry, target: Geometry) -> NDA
     ----------
     mask : ndarray of bool, shape source.shape
     source, target : Geometry
-        Of one orientation.
+        Axes along axes, in any order.
 
     Returns
     -------
@@ -76,7 +76,8 @@ def share_of(mask: NDArray[np.bool_], source: Geometry, target: Geometry) -> NDA
     """
     if mask.size == 0:
         return np.zeros(target.shape, np.float32)
-    ratio = np.array(target.spacing) / source.spacing
+    # Voxels of the source per voxel of the target, along the source's axes: their order may differ.
+    ratio = np.abs(index_map(source, target)[:3, :3]).max(axis=1)
     factors = np.clip(np.rint(ratio), 1, mask.shape).astype(int)
     affine = np.array(source.affine)
     affine[:3, 3] = source.to_world((factors - 1) / 2)

@@ -28,7 +28,6 @@ _WIDEST = 24.0
 _WIDE_SHARE = 0.3
 _MARGIN = 1.5
 _NOISE = 0.3
-_REACH = 3.5
 _MAX_PER_PROMPT = 16
 
 
@@ -73,9 +72,8 @@ def spread(
     covariance = sum(share * _covariance(places, scale) for share, scale in bumps)
     weights = np.linalg.solve(covariance + _NOISE * np.eye(len(places)), missing)
     result = logits.copy()
-    for place, weight in zip(voxels, weights, strict=True):
-        for share, scale in bumps:
-            _add_bump(result, place, edges, (share * float(weight), scale))
+    for share, scale in bumps:
+        result += _bumps(logits.shape, edges, places, weights * share, scale)
     return result
 
 
@@ -105,23 +103,23 @@ def _covariance(places: Floats, scale: float) -> Floats:
     return covariance
 
 
-def _add_bump(
-    values: NDArray[np.float32],
-    place: NDArray[np.intp],
+def _bumps(
+    shape: tuple[int, ...],
     edges: Floats,
-    bump: tuple[float, float],
-) -> None:
-    """Add a Gaussian (height, scale) around a voxel, as far as it reaches.
+    places: Floats,
+    heights: NDArray[np.floating],
+    scale: float,
+) -> NDArray[np.float32]:
+    """Return the sum of Gaussians of one scale at N places.
 
-    It is the product of one along each axis, which is much faster.
+    Each is the product of one along each axis, so that the sum is one product of matrices, (Z, N)
+    by (N, Y X): as fast for a dozen scribbles as for a click.
     """
-    height, scale = bump
-    parts, window = [], []
-    for at, edge, n in zip(place, edges, values.shape, strict=True):
-        reach = int(np.ceil(_REACH * scale / edge))
-        low, high = max(int(at) - reach, 0), min(int(at) + reach + 1, n)
-        window.append(slice(low, high))
-        distance = (np.arange(low, high) - at) * edge
-        parts.append(np.exp(-(distance**2) / (2 * scale**2)).astype(np.float32))
-    z, y, x = parts
-    values[tuple(window)] += height * (z[:, None, None] * y[:, None] * x)
+    z, y, x = (
+        np.exp(-((np.arange(n) * edge - at[:, None]) ** 2) / (2 * scale**2)).astype(np.float32)
+        for n, edge, at in zip(shape, edges, places.T, strict=True)
+    )
+    planes = (y[:, :, None] * x[:, None]).reshape(len(places), -1)
+    columns = z * heights[:, None].astype(np.float32)
+    summed: NDArray[np.float32] = (columns.T @ planes).reshape(shape)
+    return summed

@@ -7,7 +7,6 @@ process's peak, and beside it what was resident when the set-up was done.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ import psutil
 import torch
 
 from ka2er_training.bench.references import REFERENCES, synthetic_ct
+from napari_ka2er.model.service_work import peak_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -241,8 +241,7 @@ def run_probe(name: str, settings: ProbeSettings) -> Spent:
         work()
         wall.append((time.perf_counter() - begun[0]) / units)
         cpu.append((time.process_time() - begun[1]) / units)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-    peak /= 1024 if sys.platform == "darwin" else 1  # bytes on macOS
+    peak = peak_mib() or psutil.Process().memory_info().rss / MIB
     return Spent(wall, cpu, peak, ready, torch.get_num_threads(), what)
 
 
