@@ -121,6 +121,12 @@ def test_a_clicked_object_is_written(run, image, tmp_path):
     assert len(result["click_seconds"]) == 2
     anything = tmp_path / "any.nii.gz"
     assert run("prompt", image, "-o", anything, "--task", "one", *points)[0] == 0
+    boxed = ("--box", "5,10,4:25,35,20", "--point", "2,2,2,-")
+    status, result, _ = run("prompt", image, "-o", anything, "--task", "one", *boxed)
+    assert status == 0
+    assert len(result["click_seconds"]) == 2
+    assert read_labels(anything)[0][15, 22, 12]
+    assert not read_labels(anything)[0][:5].any()
     assert set(np.unique(read_labels(anything)[0])) == {0, 1}
 
 
@@ -181,6 +187,9 @@ def test_a_broken_volume_ends_in_one_line_and_leaves_nothing(run, tmp_path, kind
         ("prompt", ("--task", "one", "--point", "1,2,3,?"), "z,y,x"),
         ("prompt", ("--task", "one", "--point", "1,2,300"), "outside"),
         ("prompt", ("--task", "one", "--point", "nan,2,3"), "z,y,x"),
+        ("prompt", ("--task", "one", "--box", "1,2,3"), "z,y,x:z,y,x"),
+        ("prompt", ("--task", "one", "--box", "1,2,3:1,2,x"), "z,y,x:z,y,x"),
+        ("prompt", ("--task", "one", "--box", "1,2,300:4,5,600"), "outside"),
         ("prompt", ("--task", "one", "--label", "z", "--point", "1,2,3"), "1 a, 2 b"),
         ("prompt", ("--task", "nine", "--point", "1,2,3"), "one, two"),
     ],

@@ -1,4 +1,4 @@
-"""Segment one object by clicks: the work behind `ka2er prompt`."""
+"""Segment one object by clicks or boxes: the work behind `ka2er prompt`."""
 
 from __future__ import annotations
 
@@ -104,10 +104,11 @@ def _answer(
 def _require_positive(clicks: Clicks) -> None:
     """Refuse prompts of which none says where the object is."""
     if not clicks.prompts:
-        raise UserError("at least one --point", "none")
+        raise UserError("at least one --point or --box", "none")
     if not any(prompt.positive for prompt in clicks.prompts):
         got = "only points that lie out of it"
-        raise UserError("at least one --point in the object", got, "add one without ',-'")
+        wanted = "at least one --point in the object, or a --box"
+        raise UserError(wanted, got, "add one without ',-'")
 
 
 def _label(task: Task, name: str | None) -> Label | None:

@@ -12,8 +12,9 @@ from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-    from napari_ka2er.core.prompts import Prompt
+    from napari_ka2er.core.prompts import Position, Prompt
     from napari_ka2er.core.volume import Geometry
     from napari_ka2er.model.loaded import LoadedStudent
     from napari_ka2er.model.predictor import Predictor
@@ -33,18 +34,31 @@ def add(commands: Any) -> None:
     command.add_argument("--save-uncertainty", action="store_true")
     command.add_argument("--save-expert-map", action="store_true")
     _add_order(commands)
-    command = add_command(commands, "prompt", run_prompt, "segment one object by clicks")
+    command = add_command(commands, "prompt", run_prompt, "segment one object by clicks or boxes")
     _add_common(command)
     command.add_argument("input", type=Path, metavar="INPUT")
     command.add_argument("--task", required=True)
     _add_level(command)
     command.add_argument("--label", help="name or value (default: any structure)")
+    _add_prompts(command)
+
+
+def _add_prompts(command: argparse.ArgumentParser) -> None:
+    """Add the kinds of prompts, which keep the order in which they are given."""
+    kinds: dict[str, Any] = {"action": "append", "dest": "prompts", "default": []}
     command.add_argument(
         "--point",
-        action="append",
-        default=[],
+        type=lambda text: (parse_point, text),
         metavar="z,y,x[,-]",
         help="voxel of the image, in the object, or out of it with ',-'; repeatable",
+        **kinds,
+    )
+    command.add_argument(
+        "--box",
+        type=lambda text: (parse_box, text),
+        metavar="z,y,x:z,y,x",
+        help="two opposite voxels, between which the object lies; repeatable",
+        **kinds,
     )
 
 
@@ -126,14 +140,14 @@ def run_order(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def run_prompt(args: argparse.Namespace) -> dict[str, Any]:
-    """Segment one object by clicks."""
+    """Segment one object by clicks or boxes."""
     from ka2er_training.inputs import refuse_overwriting
     from ka2er_training.prompted import Clicks, prompt_volume
     from napari_ka2er.core.io import read_volume
 
     refuse_overwriting([args.out], [args.input])
     volume = read_volume(args.input, args.level)
-    prompts = [parse_point(text, volume.geometry) for text in args.point]
+    prompts = [parse(text, volume.geometry) for parse, text in args.prompts]
     return prompt_volume(_predictor(args), volume, args.out, Clicks(args.task, args.label, prompts))
 
 
@@ -149,11 +163,35 @@ def parse_point(text: str, geometry: Geometry) -> Prompt:
 
     parts = text.split(",")
     sign = parts.pop().strip() if len(parts) == 4 else "+"
+    position = _position(parts, geometry)
+    if position is None or sign not in ("+", "-"):
+        raise UserError("a point z,y,x or z,y,x,-", repr(text))
+    return Point(position, positive=sign != "-")
+
+
+def parse_box(text: str, geometry: Geometry) -> Prompt:
+    """Return the box that ``z,y,x:z,y,x`` stands for, in voxels of the image.
+
+    Raises
+    ------
+    UserError
+        If the text is not of that form.
+    """
+    from napari_ka2er.core.prompts import Box
+
+    corners = [_position(corner.split(","), geometry) for corner in text.split(":")]
+    if len(corners) != 2 or corners[0] is None or corners[1] is None:
+        raise UserError("a box z,y,x:z,y,x", repr(text))
+    return Box(corners[0], corners[1])
+
+
+def _position(parts: Sequence[str], geometry: Geometry) -> Position | None:
+    """Return the world position of a voxel, or None if the texts are not three numbers."""
     try:
         index = [float(part) for part in parts]
     except ValueError:
-        index = []
-    if len(index) != 3 or not all(map(math.isfinite, index)) or sign not in ("+", "-"):
-        raise UserError("a point z,y,x or z,y,x,-", repr(text))
+        return None
+    if len(index) != 3 or not all(map(math.isfinite, index)):
+        return None
     z, y, x = (float(p) for p in geometry.to_world(index))
-    return Point((z, y, x), positive=sign != "-")
+    return z, y, x
