@@ -153,6 +153,62 @@ def test_pieces_without_a_name_begin_with_nothing_on_the_nearest_grid(tmp_path):
     assert asked == [("fine", None, 0), ("fine", None, 4), ("fine", None, 8)] * 2
 
 
+def half_reviewed(folder):
+    """A case with two rows to find, of which nobody has looked at the slice of the second."""
+    labels = np.zeros((5, 40, 4), np.uint8)
+    labels[1, 1:9] = labels[3, 5:13] = 2
+    image = Volume(labels.astype(np.float32), np.diag([2.0, 1.0, 1.5, 1.0]))
+    labels[3] = 9
+    case = LabelledCase(
+        "case", Task("t", (Label(2, "row"),)), folder / "i.nii.gz", folder / "l.nii.gz", 9
+    )
+    write_volume(case.image, image)
+    write_labels(case.labels, labels, image)
+    return case
+
+
+@pytest.mark.parametrize("count", [click_rows, unnamed_rows])
+def test_what_nobody_has_reviewed_is_neither_clicked_nor_counted(tmp_path, count, monkeypatch):
+    class Everywhere(Obedient):
+        """Finds the whole unreviewed slice by itself, and paints it at every click."""
+
+        def segment(self, task):
+            labels = np.zeros(self.volume.shape, np.uint8)
+            labels[3] = 2
+            return SimpleNamespace(labels=labels)
+
+        def prompt(self, task, label, prompts, previous):
+            z, y, _ = (round(i) for i in self.volume.geometry.to_index(prompts[-1].position_mm))
+            assert (z, prompts[-1].positive) == (1, True)
+            mask = previous.copy()
+            mask[1, y] = mask[3] = True
+            whole = tuple(slice(0, n) for n in mask.shape)
+            return SimpleNamespace(box=whole, mask=mask, seconds=0.25, predicted_dice=0.6)
+
+    monkeypatch.setattr("ka2er_training.bench.clicks.nearest_grid", lambda *_: "t")
+    Everywhere.loaded = SimpleNamespace(config=None)
+    (row,) = count(Everywhere(), half_reviewed(tmp_path), 9)
+    assert row["dice"] == pytest.approx([2 * k / (8 + k) for k in range(9)] + [1.0])
+
+
+@pytest.mark.parametrize("count", [click_rows, unnamed_rows])
+def test_labels_on_another_lattice_are_clicked_where_they_lie(tmp_path, count, monkeypatch):
+    """The label file leaves the image's first slice out."""
+    labels = np.zeros((5, 40, 4), np.uint8)
+    labels[1, 1:9] = 2
+    volume = Volume(labels.astype(np.float32), np.diag([2.0, 1.0, 1.5, 1.0]))
+    task = Task("t", (Label(2, "row"),))
+    case = LabelledCase("case", task, tmp_path / "i.nii.gz", tmp_path / "l.nii.gz")
+    write_volume(case.image, volume)
+    affine = volume.affine.copy()
+    affine[:3, 3] += affine[:3, 0]
+    write_labels(case.labels, labels[1:], Volume(volume.data[1:], affine))
+    monkeypatch.setattr("ka2er_training.bench.clicks.nearest_grid", lambda *_: "t")
+    Obedient.loaded = SimpleNamespace(config=None)
+    (row,) = count(Obedient(), case, 8)
+    assert row["dice"] == pytest.approx([2 * k / (8 + k) for k in range(9)])
+
+
 def test_a_perfect_answer_repairs_what_is_within_reach_and_nothing_beyond(tmp_path):
     """A row of four voxels, 2 mm apart: 2.5 mm around one of the inner two reach three."""
     labels = np.zeros((5, 7, 4), np.uint8)

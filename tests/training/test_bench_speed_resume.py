@@ -60,6 +60,12 @@ def test_the_load_is_told_beside_the_times(measured, tmp_path, monkeypatch):
     assert "Load average 7 to 7" in (tmp_path / "speed.md").read_text("utf-8")
 
 
+def test_without_a_load_as_on_windows_nothing_is_told_of_it(measured, tmp_path, monkeypatch):
+    monkeypatch.delattr(speed.os, "getloadavg")
+    speed.measure_speed("sample", CT, "lungs", 1, ("click",), out=tmp_path)
+    assert "Load average" not in (tmp_path / "speed.md").read_text("utf-8")
+
+
 def test_without_a_task_the_one_that_fits_is_measured():
     """The sample student's first task would walk through a chest at 1 mm."""
     assert speed.open_settings("sample", CT, "", 1).task == "lungs"

@@ -156,6 +156,14 @@ def test_a_shift_is_measured_against_the_same_cases_unshifted(made):
     assert row[1].endswith("n=2")
 
 
+def test_a_case_that_has_a_dice_on_one_side_only_is_left_out_of_a_shift(made):
+    """Something was invented under the shift where there is nothing, or only before it."""
+    made.add("main", "x", {"c0": {"a": 0.9}, "before": {"a": 0.0}})
+    made.add("shift", "x", {"c0": {"a": 0.8}, "after": {"a": 0.0}}, column="noise")
+    (row,) = tables_change.shift_table(made.results).rows
+    assert row[1] == "-0.100, n=1"
+
+
 def test_another_series_is_measured_against_the_mean_of_the_first(made):
     made.add("main", "x", {"c0": {"a": 0.9}, "c1": {"a": 0.7}})
     made.add("shift", "x", {"other": {"a": 0.6}}, column=OTHER_SERIES)

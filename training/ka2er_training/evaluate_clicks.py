@@ -14,6 +14,7 @@ from ka2er_training.bench.clicks import click_rows, unnamed_rows
 from ka2er_training.evaluate_workspace import holdout_of, nothing_held_out
 from ka2er_training.registry import student_folder, versions
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.model.catalogue import DOWNLOADS, SAMPLE, find_student
 from napari_ka2er.model.checkpoint import load_student
 from napari_ka2er.model.predictor import Predictor
 
@@ -70,7 +71,7 @@ def evaluate_clicks(
     plan : ClickPlan
         What the user does.
     student : str, optional
-        Version, the current one by default; or the folder of any student.
+        Version, the current one by default; or a folder or name of any student, as ``"sample"``.
     device : str
         Where the student runs.
 
@@ -107,10 +108,11 @@ def evaluate_clicks(
 
 def _folder_of(workspace: Workspace, student: str | None) -> Path:
     """Return the folder of a version or, if there is no such version, of any student."""
-    is_folder = student is not None and student not in versions(workspace)
-    if is_folder and (Path(str(student)) / "student.json").is_file():
-        return Path(str(student))
-    return student_folder(workspace, student)
+    if student is None or student in versions(workspace):
+        return student_folder(workspace, student)
+    if student in (SAMPLE, *DOWNLOADS) or Path(student).is_dir():
+        return find_student(student)
+    return student_folder(workspace, student)  # which says what versions there are
 
 
 def _rows(loaded: LoadedStudent, case: LabelledCase, plan: ClickPlan) -> list[dict[str, Any]]:

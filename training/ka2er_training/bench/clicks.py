@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from ka2er_training.bench.measuring import cases_of, student_of
+from ka2er_training.evaluate import on_lattice
 from ka2er_training.simulated_users import click_largest_error, correct
 from napari_ka2er.core.io import read_labels, read_volume
 from napari_ka2er.core.metrics import dice
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ka2er_training.bench.cells import Cell, Store
     from ka2er_training.bench.means import Means
     from ka2er_training.evaluate import LabelledCase
-    from ka2er_training.simulated_users import Click
+    from ka2er_training.simulated_users import Click, User
     from napari_ka2er.core.volume import Geometry, Volume
     from napari_ka2er.model.answers import PromptResult
     from napari_ka2er.model.config import StudentConfig
@@ -55,7 +56,8 @@ def click_rows(
     """Return, per label of a case, Dice after 0, 1 … `n_clicks` clicks and the seconds of each.
 
     The user is that of the CVPR 2025 challenge: the innermost voxel of the largest error.  Labels
-    are corrected one by one, each from the automatic result.
+    are corrected one by one, each from the automatic result.  Voxels that nobody reviewed are
+    neither clicked nor counted.
 
     Parameters
     ----------
@@ -70,7 +72,8 @@ def click_rows(
         and changes nothing beyond: what clicks could be worth.
     """
     volume = read_volume(case.image)
-    gt, _ = read_labels(case.labels)
+    gt = truth_of(case, volume.geometry)
+    known = known_of(case, gt)
     predictor.set_volume(volume)
     automatic = predictor.segment(case.task.name).labels
     rows = []
@@ -83,8 +86,8 @@ def click_rows(
         answer = _answering(predictor, volume, (case.task.name, label.value), results)
         if perfect_mm is not None:
             answer = partial(_perfect, truth, volume.geometry, perfect_mm)
-        masks = correct(answer, automatic == label.value, truth, click_largest_error, n_clicks)
-        rows.append({**what, **_figures(truth, masks, results)})
+        masks = correct(answer, automatic == label.value, truth, _looking_at(known), n_clicks)
+        rows.append({**what, **_figures(truth, masks, results, known)})
     return rows
 
 
@@ -109,7 +112,8 @@ def unnamed_rows(
         Pieces of a label, the largest ones of at least 30 voxels.
     """
     volume = read_volume(case.image)
-    gt, _ = read_labels(case.labels)
+    gt = truth_of(case, volume.geometry)
+    known = known_of(case, gt)
     predictor.set_volume(volume)
     task = nearest_grid(predictor.loaded.config, volume.geometry)
     rows = []
@@ -119,9 +123,28 @@ def unnamed_rows(
             results: list[PromptResult] = []
             answer = _answering(predictor, volume, (task, None), results)
             nothing = np.zeros(truth.shape, bool)
-            masks = correct(answer, nothing, truth, click_largest_error, n_clicks)
-            rows.append({**what, **_figures(truth, masks, results)})
+            masks = correct(answer, nothing, truth, _looking_at(known), n_clicks)
+            rows.append({**what, **_figures(truth, masks, results, known)})
     return rows
+
+
+def truth_of(case: LabelledCase, geometry: Geometry) -> NDArray[Any]:
+    """Return a case's labels on its image's lattice, on which clicks are made and answered."""
+    return on_lattice(*read_labels(case.labels), geometry)
+
+
+def known_of(case: LabelledCase, gt: NDArray[Any]) -> Mask | None:
+    """Return where somebody has looked, or None where that is everywhere."""
+    return None if case.ignore is None else np.asarray(gt != case.ignore)
+
+
+def _looking_at(known: Mask | None) -> User:
+    """Return a user who sees no error where nobody has looked."""
+
+    def user(mask: Mask, gt: Mask) -> Click | None:
+        return click_largest_error(mask if known is None else mask & known, gt)
+
+    return user
 
 
 def nearest_grid(config: StudentConfig, geometry: Geometry) -> str:
@@ -140,10 +163,12 @@ def _pieces(mask: Mask, most: int) -> list[Mask]:
     return [numbers == i for i in largest if sizes[i] >= _LEAST_PIECE]
 
 
-def _figures(truth: Mask, masks: list[Mask], results: list[PromptResult]) -> dict[str, Any]:
+def _figures(
+    truth: Mask, masks: list[Mask], results: list[PromptResult], known: Mask | None
+) -> dict[str, Any]:
     """Return Dice of each mask, and of each answer its time and the Dice it was predicted."""
     return {
-        "dice": [dice(truth, mask) for mask in masks],
+        "dice": [dice(truth, mask if known is None else mask & known) for mask in masks],
         "seconds": [result.seconds for result in results],
         "predicted": [result.predicted_dice for result in results],
     }

@@ -88,9 +88,15 @@ class LoopResults:
         return [(n, arm) for n, arm in points if self.find("measure", arm=arm, round=n)]
 
     def seconds(self, arm: str, number: int, kind: str = "cpu_s") -> float | None:
-        """Return the time of a state's making, mean over seeds; None if it is missing."""
+        """Return the time of a state's making, mean over seeds; None if it is missing.
+
+        Of a round that was stopped, its stages tell only what they took since it went on.
+        """
         found = [
-            sum(stage[kind] for stage in result["stages"].values())
-            for result in self.results("state", arm=arm, round=number)
+            sum(
+                part[kind]
+                for part in ([one["round"]] if "round" in one else one["stages"].values())
+            )
+            for one in self.results("state", arm=arm, round=number)
         ]
         return sum(found) / len(found) if found else None

@@ -23,7 +23,7 @@ from ka2er_training.bench.loop_start import (
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
 from ka2er_training.package_check import check_for_workspace
-from ka2er_training.registry import current, promote, student_folder
+from ka2er_training.registry import current, promote
 from ka2er_training.retrain import retrain
 from ka2er_training.round_state import RoundOptions, unfinished
 from ka2er_training.workspace import SETTINGS_FILE, Workspace, read_json, write_json, write_text
@@ -162,7 +162,3 @@ def _stages(home: Path, number: int) -> Mapping[str, Mapping[str, float]]:
 def _use(workspace: Workspace, version: str) -> None:
     """Let a refused candidate and its experts be the current ones."""
     promote(workspace, version, "the gate is not asked in this arm", force=True)
-    for expert in (student_folder(workspace, version) / "experts").iterdir():
-        target = workspace.expert_folder(expert.name)
-        with replacing(target) as partial:
-            shutil.copytree(expert, partial)

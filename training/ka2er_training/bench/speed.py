@@ -145,10 +145,15 @@ def measure_speed(
     spent = {} if out is None else _measured_before(out, result)
     for label, name, given in _measurements(settings):
         if label not in spent and (not chosen or name in chosen):
-            spent[label] = {**probe(name, given), "load": os.getloadavg()[0]}
+            spent[label] = {**probe(name, given), **_load()}
             result |= {"measurements": spent, "ratios": ratios(spent)}
             write_speed(result, out)
     return result | {"measurements": spent, "ratios": ratios(spent)}
+
+
+def _load() -> dict[str, float]:
+    """Return the machine's load, or nothing where the system does not tell (Windows)."""
+    return {"load": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
 
 
 def _circumstances(student: str, settings: ProbeSettings) -> dict[str, Any]:

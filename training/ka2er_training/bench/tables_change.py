@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ka2er_training.bench.amalgamation import OTHER_SERIES
 from ka2er_training.bench.stats import bootstrap
 from ka2er_training.bench.tables import MISSING, Results, Table, cell_text, measured, signed
 
@@ -88,7 +89,10 @@ def _fall(results: Results, system: str, column: str) -> str:
         if not shifted or not plain:
             continue
         before, after = plain[0], shifted[0]
-        shared = before.keys() & after.keys()
-        level = float(np.mean(list(before.values())))
-        differences += [after[c] - (before[c] if shared else level) for c in sorted(after)]
+        if column == OTHER_SERIES:
+            level = float(np.mean(list(before.values())))
+            differences += [after[case] - level for case in sorted(after)]
+            continue
+        # A case without labels has a Dice only where something was invented in it.
+        differences += [after[case] - before[case] for case in sorted(before.keys() & after.keys())]
     return signed(bootstrap(differences)) + f", n={len(differences)}" if differences else MISSING

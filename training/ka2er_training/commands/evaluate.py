@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--student",
         metavar="V",
-        help="version (default: the current one); with --clicks also any student's folder",
+        help="version (default: the current one); with --clicks also a folder, or 'sample'",
     )
     command.add_argument("--mode", default="sparse", choices=["sparse", "full", "distilled"])
     command.add_argument("--experts", action="store_true", help="the experts instead of a student")
