@@ -10,12 +10,13 @@ import torch
 from tests.model.folders import TASKS, make_expert
 from torch import distributed, multiprocessing
 
+from ka2er_training import cases as cases_module
 from ka2er_training.amalgamate import amalgamate, most_labelled, new_student, prepare_cases
 from ka2er_training.bench.systems import VARIANTS
 from ka2er_training.cases import Source, draw, prepare_case
 from ka2er_training.click_work import train_clicks
 from ka2er_training.plan import preset, student_config, task_entry, window_for
-from ka2er_training.polish import polish
+from ka2er_training.polish import HALLUCINATORS, TRAINED, polish
 from ka2er_training.recipe import Ingredients, recipe_for
 from ka2er_training.student_work import draw_states, student_work
 from ka2er_training.teaching import Teaching
@@ -141,11 +142,50 @@ def test_the_control_s_layers_see_no_expert(ingredients, config, tmp_path):
     assert polish(student, [], recipe, tmp_path / "polish") is student
 
 
+@pytest.mark.parametrize("routing", [0.3, 0.0])
+def test_a_round_polishes_without_the_loss_that_leads_to_the_own_expert(
+    ingredients, config, tmp_path, routing
+):
+    cases = prepare_cases(ingredients, config, tmp_path / "cache")
+    recipe = small_recipe()
+    teaching = dataclasses.replace(recipe.teaching, routing=routing)
+    torch.manual_seed(0)
+    student = Student(config)
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    recipe = dataclasses.replace(recipe, teaching=teaching)
+    polished = polish(student, cases, recipe, tmp_path / "polish").state_dict()
+    changed = [name for name, tensor in polished.items() if not torch.equal(tensor, before[name])]
+    parts = {part for part in TRAINED if any(part in name for name in changed)}
+    assert parts == set(TRAINED if routing else HALLUCINATORS)
+    assert all(any(part in name for part in parts) for name in changed)
+    (line, *_) = (tmp_path / "polish" / "scalars.jsonl").read_text("utf-8").splitlines()
+    assert ("routing" in json.loads(line)) is bool(routing)
+
+
 def test_features_on_disk_are_not_made_again(ingredients, config, tmp_path, monkeypatch):
     prepare_cases(ingredients, config, tmp_path)
     for expert in ingredients.experts:
         monkeypatch.setattr(type(expert), "look", lambda *_: pytest.fail("looked again"))
     prepare_cases(ingredients, config, tmp_path)
+
+
+def test_two_processes_may_put_the_same_array_on_disk_at_once(tmp_path, monkeypatch):
+    """The second one begins and ends while the first is writing."""
+    grid, save, begun = Geometry((2, 3, 4), np.eye(4)), np.save, []
+
+    def slowly(path, values):
+        save(path, values)
+        if not begun:
+            begun.append(path)
+            stored()
+
+    def stored():
+        path = tmp_path / "case" / "image.npy"
+        return cases_module._stored(path, grid, lambda: np.ones((2, 3, 4)))
+
+    monkeypatch.setattr(cases_module.np, "save", slowly)
+    assert (stored().data == 1).all()
+    assert [path.name for path in (tmp_path / "case").iterdir()] == ["image.npy"]
 
 
 def test_the_most_that_labels_measure_is_known_per_task(ingredients):

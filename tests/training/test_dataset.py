@@ -145,6 +145,33 @@ def test_an_image_that_another_task_holds_out_is_held_out_here(workspace, raw):
     assert not trained & digests
 
 
+def test_a_patient_whom_other_tasks_both_hold_out_and_train_on_is_refused(workspace, raw):
+    for number in range(5):
+        volume, labels = phantom(number + 100)
+        write_volume(raw / "imagesTr" / f"p{number}_b_0000.nii.gz", volume)
+        write_labels(raw / "labelsTr" / f"p{number}_b.nii.gz", labels, volume)
+    workspace = add(workspace, raw, name="first")  # every image is a patient
+    before = everything(workspace.folder)
+    with pytest.raises(UserError, match=r"got p\d, of whom images are held out .*--patient"):
+        add(workspace, raw, name="second", read=ReadOptions(patient=r"^(p\d)_"))
+    after = everything(workspace.folder)
+    assert {k: v for k, v in after.items() if not k.endswith(".lock")} == {
+        k: v for k, v in before.items() if not k.endswith(".lock")
+    }
+    check_training_data(add(workspace, raw, name="second"), "first")
+
+
+def test_an_image_that_waits_to_be_held_again_is_held_out_in_a_new_task(workspace, raw):
+    workspace = add(workspace, raw, name="first")
+    path = workspace.dataset_folder("first") / "cases.json"
+    data = json.loads(path.read_text("utf-8"))
+    chosen = next(case for case in data["cases"] if case["split"] == "training")
+    chosen.update(split="queued", side="held")
+    path.write_text(json.dumps(data))
+    second = add(workspace, raw, name="second").manifest("second")
+    assert {c["split"] for c in second if c["image"] == chosen["image"]} == {"holdout"}
+
+
 def test_unlabelled_images_join_unless_their_patient_is_held_out(workspace, raw, tmp_path):
     (tmp_path / "more").mkdir()
     for number in range(5):

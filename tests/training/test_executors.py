@@ -157,10 +157,29 @@ def test_cancelling_ends_the_jobs(tmp_path, interrupts, monkeypatch):
     assert not is_alive(int(pid.read_text("utf-8")))
 
 
-def test_local_jobs_at_once_have_gpus_of_their_own(tmp_path):
+@pytest.mark.parametrize(
+    ("visible", "shared"),
+    [
+        (None, ["0,1", "2,3"]),
+        ("4,5,7,6", ["4,5", "7,6"]),  # of a scheduler or a careful user
+        ("", ["", ""]),
+    ],
+)
+def test_local_jobs_at_once_have_gpus_of_their_own(tmp_path, monkeypatch, visible, shared):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     jobs = [job(name, "note", tmp_path, name=name) for name in ("a", "b")]
     outcomes = submit_all(jobs, replace(SETTINGS, gpus=2), tmp_path / "jobs")
-    assert [outcome.result["gpus"] for outcome in outcomes] == ["0,1", "2,3"]
+    assert [outcome.result["gpus"] for outcome in outcomes] == shared
+
+
+def test_more_gpus_than_are_visible_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    one = job("one", "note", tmp_path, name="one")
+    with pytest.raises(UserError, match=r"at least 3 GPUs.*\[executor\]"):
+        submit_all([one], replace(SETTINGS, gpus=3), tmp_path / "jobs")
 
 
 def test_what_finished_is_a_readable_file_with_its_result(tmp_path):

@@ -15,7 +15,7 @@ from tests.model.folders import make_expert
 from tests.training.packages import THREE_SLICES, correction, package
 from tests.training.test_experts import SHORT, run_tool, short_copy
 
-from ka2er_training.expert_retraining import candidate_folder, job_for, retrain_expert
+from ka2er_training.expert_retraining import candidate_folder, job_for, loss_of, retrain_expert
 from ka2er_training.experts import train_expert
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
@@ -55,6 +55,33 @@ def test_without_corrections_every_case_is_listed_once_and_the_ends_leave_one_ki
     assert repeated(["a", "b"], set(), 0.5) == ["a", "b"]
     assert repeated(["a", "b"], {"b"}, 1) == ["b"]
     assert repeated(["a", "b"], {"b"}, 0) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("source", "loss"),
+    [
+        ("Ka2erTrainerCE__ka2erTinyPlans__3d_fullres", "ce"),
+        ("Ka2erTrainer__retrain__3d_fullres", "dice_ce"),
+        ("nnUNetTrainer__nnUNetPlans__3d_fullres", "as set"),
+        (None, "as set"),
+    ],
+)
+def test_an_expert_keeps_the_loss_that_it_was_trained_with(tmp_path, source, loss):
+    entry = {} if source is None else {"source": source}
+    (tmp_path / "expert.json").write_text(json.dumps(entry))
+    assert loss_of(tmp_path, "as set") == loss
+
+
+def test_a_retraining_s_job_has_the_loss_of_its_expert(balls, tmp_path):
+    workspace = Workspace.open(shutil.copytree(balls.folder, tmp_path / "work"))
+    expert = workspace.expert_folder("balls")
+    expert.parent.mkdir(parents=True)
+    make_expert(expert, workspace.record("balls").task, 0)
+    entry = read_json(expert / "expert.json")
+    source = "Ka2erTrainerCE__ka2erTinyPlans__3d_fullres"
+    (expert / "expert.json").write_text(json.dumps({**entry, "source": source}))
+    assert workspace.settings.expert.loss == "dice_ce"
+    assert job_for(workspace, 1, "balls").loss == "ce"
 
 
 @pytest.mark.slow

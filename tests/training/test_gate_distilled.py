@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from pathlib import Path
 
 import pytest
 from tests.training.rounds import make_workspace
@@ -77,12 +76,15 @@ RESULT = {
     "reason": "hip gains",
     "verdicts": [BAD.to_json(), GOOD.with_share(0.5).to_json()],
     "folder": "/round/gate/share-0.5",
+    "masks": ["of the interpolation"],
+    "metrics": ["of the interpolation"],
 }
+REFUSED = {"folder": "/round/student", "masks": ["of the old"], "metrics": ["of the new"]}
 
 
 def test_without_a_loss_only_the_verdict_is_added(caplog):
     with caplog.at_level(logging.WARNING):
-        found = with_look(RESULT, GOOD, "refuse", Path("/round/student"))
+        found = with_look(RESULT, GOOD, "refuse", REFUSED)
     assert {**found, "distilled": None} == {**RESULT, "distilled": None}
     assert Verdict.from_json(json.loads(json.dumps(found["distilled"]))) == GOOD
     assert caplog.records == []
@@ -90,7 +92,7 @@ def test_without_a_loss_only_the_verdict_is_added(caplog):
 
 def test_a_loss_is_a_note_and_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        found = with_look(RESULT, BAD, "warn", Path("/round/student"))
+        found = with_look(RESULT, BAD, "warn", REFUSED)
     assert found["promoted"]
     assert found["folder"] == RESULT["folder"]
     assert found["notes"] == [REASON]
@@ -98,12 +100,33 @@ def test_a_loss_is_a_note_and_a_warning(caplog):
 
 
 def test_a_loss_refuses_if_the_workspace_says_so():
-    found = with_look(RESULT, BAD, "refuse", Path("/round/student"))
+    found = with_look(RESULT, BAD, "refuse", REFUSED)
     assert not found["promoted"]
     assert found["reason"] == REASON
-    assert found["folder"] == "/round/student"  # the round's own student is kept, refused
+    assert {name: found[name] for name in REFUSED} == REFUSED  # its own student is kept, refused
     assert [verdict["promoted"] for verdict in found["verdicts"]] == [False, False]
     assert found["verdicts"][0]["reason"] == BAD.reason
+
+
+def test_a_refused_version_tells_its_own_dice_not_that_of_the_interpolation_that_passed(
+    made, tmp_path, monkeypatch
+):
+    workspace, everything, nothing = made
+    gate = dataclasses.replace(workspace.settings.gate, distilled="refuse")
+    workspace = Workspace(workspace.folder, dataclasses.replace(workspace.settings, gate=gate))
+    scored = [Scored(rows(hip=[dice] * 4), {}, f"{dice}") for dice in (0.5, 0.7, 0.6)]
+    before, between, first = scored
+    tried = Decision(True, nothing, "", (BAD, GOOD.with_share(0.5)), before, between, first)
+    monkeypatch.setattr(retrain_stages, "try_student", lambda *_, **__: tried)
+    monkeypatch.setattr(retrain_stages, "look_without_experts", lambda *_, **__: BAD)
+    monkeypatch.setattr(retrain_stages, "student_folder", lambda *_: everything)
+    state = new_round(workspace, RoundOptions(), [], "v0001")
+    state.run(workspace, "plan", lambda: {"tasks": ["hip"]})
+    state.run(workspace, "student", lambda: {"folder": str(tmp_path / "student")})
+    found = judge_student(RoundWork(workspace, state))
+    assert (found["promoted"], found["folder"]) == (False, str(tmp_path / "student"))
+    assert found["masks"] == ["0.5"]  # of the student that stays current
+    assert [told["dice"]["mean"] for told in found["metrics"]] == pytest.approx([0.6])
 
 
 @pytest.mark.parametrize(

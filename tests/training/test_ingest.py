@@ -12,15 +12,18 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from tests.training.conftest import phantom
+from tests.training.conftest import phantom, write_raw
 from tests.training.packages import THREE_SLICES, correction, package
 
 from ka2er_training.cli import main
+from ka2er_training.dataset import TaskOptions, add_task
 from ka2er_training.holdout import check_training_data
 from ka2er_training.ingest import ingest, withdraw
 from ka2er_training.ingest_plan import held_patients, plan_ingest
 from ka2er_training.ledger import ignore_value, settle_all
 from ka2er_training.package_check import check_for_workspace
+from ka2er_training.round_state import REFUSED, RoundOptions, new_round, refused_packages
+from ka2er_training.sources import read_source
 from ka2er_training.workspace import Workspace, read_json
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.hashing import content_digest
@@ -212,6 +215,128 @@ def test_a_refused_round_s_corrections_are_withdrawn_and_can_come_back(work, tmp
     labels = {c.id: c.label for c in work.training_cases("balls")}
     assert labels.keys() == taken.keys()
     assert all((read_labels(labels[f"p{seed}_a"])[0] == wrong).ravel())
+
+
+@pytest.fixture
+def shared(work, tmp_path):
+    """The workspace, with the same images as the task others as well; two names for one thing."""
+    add_task(work, read_source(write_raw(tmp_path / "others")), TaskOptions(name="others"))
+    return Workspace.open(work.folder)
+
+
+@pytest.mark.parametrize("task", ["balls", "others"])
+def test_a_correction_of_an_image_that_two_tasks_share_is_one_of_the_own_case(
+    shared, tmp_path, task
+):
+    seed = trained_on(shared)
+    known = shared.record(task).task
+    wrong = np.zeros_like(phantom(seed)[1])
+    fixed = replace(correction(shared, seed, labels=wrong), task=known)
+    path = package(tmp_path / "p", fixed)
+    assert check_for_workspace(shared, path) == []
+    (item,) = plan_ingest(shared, [read_package(path)], 1)
+    assert (item["known"], item["split"]) == (f"p{seed}_a", "training")
+    take(shared, path)
+    images = [case["image"] for case in shared.manifest(task)]
+    assert len(images) == len(set(images)) == 5
+    (problem,) = check_for_workspace(shared, path)
+    assert "with the same labels" in problem
+    other = int(shared.training_cases(task)[1].id[1])
+    same = package(tmp_path / "q", replace(correction(shared, other), task=known))
+    (problem,) = check_for_workspace(shared, same)
+    assert f"is known as p{other}_a already, with the same labels" in problem
+
+
+def test_an_image_that_two_tasks_have_on_different_sides_is_refused(shared, tmp_path):
+    seed = held_out(shared)
+    path = shared.dataset_folder("others") / "cases.json"
+    data = read_json(path)
+    chosen = next(case for case in data["cases"] if case["id"] == f"p{seed}_a")
+    chosen["split"] = "training"
+    path.write_text(json.dumps(data))
+    frozen = read_json(shared.folder / "holdout.json")
+    frozen["tasks"]["others"]["cases"] = {}
+    (shared.folder / "holdout.json").write_text(json.dumps(frozen))
+    wrong = np.zeros_like(phantom(seed)[1])
+    sides = {
+        "balls": f"held out, and the same image as p{seed}_a of others, which is in training",
+        "others": f"in training, and the same image as p{seed}_a of balls, which is held out",
+    }
+    for task, words in sides.items():
+        fixed = replace(correction(shared, seed, labels=wrong), task=shared.record(task).task)
+        given = package(tmp_path / f"for_{task}", fixed)
+        (problem,) = check_for_workspace(shared, given, to_holdout=True)
+        assert f"{words}: it can go to neither side" in problem
+
+
+def test_a_new_image_of_a_held_out_patient_that_another_task_trains_on_is_refused(work, tmp_path):
+    raw = write_raw(tmp_path / "others", first=50)
+    add_task(work, read_source(raw), TaskOptions(name="others"))
+    work = Workspace.open(work.folder)
+    seed = int(work.training_cases("others")[0].id[1:3])
+    path = package(tmp_path / "p", correction(work, seed, work.holdout_cases("balls")[0].patient))
+    (problem,) = check_for_workspace(work, path, to_holdout=True)
+    assert "in training, and of the same patient" in problem
+    assert check_for_workspace(work, package(tmp_path / "q", correction(work, seed, "new"))) == []
+
+
+def test_an_image_that_one_task_would_hold_and_another_train_on_in_a_round_is_refused(
+    shared, tmp_path
+):
+    known = shared.record("others").task
+    four = [correction(shared, seed, f"n{seed}") for seed in range(20, 24)]
+    first = package(tmp_path / "p", *four)
+    held = [
+        i["name"] for i in plan_ingest(shared, [read_package(first)], 1) if i["split"] == "held"
+    ]
+    (seed,) = [20 + i for i in range(4) if f"{20 + i}" in held[0]]
+    second = package(tmp_path / "q", replace(correction(shared, seed, f"n{seed}"), task=known))
+    with pytest.raises(UserError, match=r"held of balls and training of others; .*two rounds"):
+        plan_ingest(shared, [read_package(path) for path in (first, second)], 1)
+    take(shared, first)
+    (item,) = plan_ingest(shared, [read_package(second)], 2)
+    assert item["split"] == "held"
+
+
+def lose(workspace, *paths):
+    """A round of packages that is refused."""
+    packages = [{"path": str(path), "digest": read_package(path).digest} for path in paths]
+    state = new_round(workspace, RoundOptions(), packages, "v0001")
+    take(workspace, *paths, number=state.number)
+    withdraw(workspace, state.number)
+    state.status = REFUSED
+    state.save(workspace)
+
+
+def test_a_refused_package_that_corrected_the_hold_out_too_can_come_back(work, tmp_path):
+    wrong = np.zeros_like(phantom(0)[1])
+    fixed = correction(work, held_out(work), reviewed=THREE_SLICES, labels=wrong)
+    path = package(tmp_path / "p", correction(work, 10), fixed)
+    lose(work, path)
+    frozen = read_json(work.folder / "holdout.json")
+    (kept,) = refused_packages(work)
+    assert read_package(kept).digest == read_package(path).digest
+    assert check_for_workspace(work, kept) == []
+    take(work, kept, number=2)
+    assert any(case.id.startswith("case10") for case in work.training_cases("balls"))
+    assert read_json(work.folder / "holdout.json") == frozen
+    check_training_data(work, "balls")
+    assert refused_packages(work) == []
+    problems = check_for_workspace(work, path, to_holdout=True)
+    assert len(problems) == 2  # now nothing of it is new
+    assert all("with the same labels" in problem for problem in problems)
+
+
+def test_a_refused_package_does_not_come_back_over_a_later_correction(work, tmp_path):
+    wrong = np.zeros_like(phantom(10)[1])
+    seed = trained_on(work)
+    lose(work, package(tmp_path / "p", correction(work, 10, labels=wrong)))
+    lose(work, package(tmp_path / "q", correction(work, seed, labels=wrong)))
+    assert len(refused_packages(work)) == 2
+    take(work, package(tmp_path / "r", correction(work, 10), correction(work, 12)), number=3)
+    assert [read_package(p).cases[0].content for p in refused_packages(work)] == [
+        content_digest(phantom(seed)[0])
+    ]
 
 
 def test_an_older_workspace_gets_new_digests(work):

@@ -119,10 +119,19 @@ def test_a_job_comes_back_from_json():
     assert Job.from_json(json.loads(json.dumps(JOB.to_json()))) == JOB
 
 
-def test_only_the_chosen_cuda_device_is_visible(tmp_path):
+def test_only_the_chosen_cuda_device_is_visible(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert environment(tmp_path, "cuda:1")["CUDA_VISIBLE_DEVICES"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in environment(tmp_path, "cuda")
     assert "CUDA_VISIBLE_DEVICES" not in environment(tmp_path, "cpu")
+
+
+def test_devices_are_counted_among_those_that_are_visible_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-8f3a")
+    assert environment(tmp_path, "cuda:0")["CUDA_VISIBLE_DEVICES"] == "4"
+    assert environment(tmp_path, "cuda:1")["CUDA_VISIBLE_DEVICES"] == "GPU-8f3a"
+    with pytest.raises(UserError, match="at least 3 GPUs"):
+        environment(tmp_path, "cuda:2")
 
 
 def test_the_losses_have_folders_of_their_own():

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ka2er_training.registry import (
     make_current,
     promote,
     rollback,
+    settle_experts,
     state_of,
     student_folder,
     versions,
@@ -207,6 +209,78 @@ def test_unknown_versions_are_refused(three):
     for act in (promote, make_current):
         with pytest.raises(UserError, match="v0001, v0002, v0003"):
             act(three, "v0009", "?")
+
+
+def known_expert(workspace):
+    """What the workspace's expert is called; None if there is none."""
+    path = workspace.expert_folder("balls") / "expert.json"
+    return json.loads(path.read_text("utf-8"))["digest"] if path.is_file() else None
+
+
+@pytest.fixture
+def trained(balls, student, tmp_path):
+    """A workspace with the task balls and the candidates v0001 and v0002, each with its expert."""
+    shutil.copytree(balls.folder, tmp_path / "trained")
+    space = Workspace.open(tmp_path / "trained")
+    (student / "experts" / "balls").mkdir()
+    for number in (1, 2):
+        told = json.dumps({"digest": f"of v000{number}"})
+        (student / "experts" / "balls" / "expert.json").write_text(told)
+        add_version(space, student, {"lineage": {"round": number}})
+    return space
+
+
+def test_the_experts_of_a_version_come_into_use_with_it(trained):
+    for name in ("v0001", "v0002"):
+        promote(trained, name, "its turn")
+        assert known_expert(trained) == f"of {name}"
+    rollback(trained)
+    assert known_expert(trained) == "of v0001"
+    # of a task that the version does not know, as hip here, nothing is made
+    assert [f.name for f in trained.expert_folder("balls").parent.iterdir()] == ["balls"]
+    shutil.rmtree(trained.expert_folder("balls"))
+    promote(trained, "v0001", "again")
+    assert known_expert(trained) == "of v0001"
+
+
+@pytest.mark.parametrize("go_back", [False, True])
+def test_a_process_killed_before_the_experts_are_in_use_is_made_good(trained, monkeypatch, go_back):
+    for name in ("v0001", "v0002")[: 1 + go_back]:
+        promote(trained, name, "its turn")
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", die)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(trained) if go_back else promote(trained, "v0002", "its turn")
+    new = "v0001" if go_back else "v0002"
+    assert current(trained) == new
+    assert known_expert(trained) != f"of {new}"
+    settle_experts(trained)
+    assert known_expert(trained) == f"of {new}"
+    # once they are in use nothing is due: an expert that is trained later stays
+    (trained.expert_folder("balls") / "expert.json").write_text('{"digest": "newer"}')
+    settle_experts(trained)
+    assert known_expert(trained) == "newer"
+
+
+def test_a_promotion_that_dies_before_the_switch_leaves_the_experts(trained, monkeypatch):
+    promote(trained, "v0001", "its turn")
+    write = registry.write_text
+
+    def die(path, text):
+        if path.name == "current":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "write_text", die)
+        with pytest.raises(KeyboardInterrupt):
+            promote(trained, "v0002", "its turn")
+    settle_experts(trained)
+    assert (current(trained), known_expert(trained)) == ("v0001", "of v0001")
 
 
 def _flip(folder, names, n_times):

@@ -12,18 +12,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.training.conftest import write_raw
 from tests.training.packages import THREE_SLICES, correction, package
 from tests.training.rounds import FLAGS, LENGTHS, make_workspace
 from tests.training.test_gate import rows
 
-from ka2er_training import retrain_stages
+from ka2er_training import registry, retrain_decision, retrain_stages, round_outcome
 from ka2er_training.cli import main
+from ka2er_training.dataset import TaskOptions, add_task
 from ka2er_training.gate import Gain, judge
 from ka2er_training.holdout import check_training_data
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
-from ka2er_training.registry import current, student_folder, versions
+from ka2er_training.package_check import check_for_workspace
+from ka2er_training.registry import (
+    add_version,
+    current,
+    promote,
+    state_of,
+    student_folder,
+    versions,
+)
 from ka2er_training.retrain import SHARES, dry_run, retrain
+from ka2er_training.retrain_decision import abandon, decide
 from ka2er_training.round_state import (
     LOCK,
     STAGES,
@@ -34,6 +45,7 @@ from ka2er_training.round_state import (
     unfinished,
 )
 from ka2er_training.settings import GateSettings
+from ka2er_training.sources import read_source
 from ka2er_training.trying import Decision, Scored
 from ka2er_training.workspace import Workspace, read_json
 from napari_ka2er.core.errors import CancelledError, UserError
@@ -146,6 +158,191 @@ def test_a_broken_round_can_be_given_up_and_its_corrections_wait(work):
     assert read_package(kept).digest == digest
     assert dry_run(workspace.folder, [kept], LENGTHS)["cases"] == {"balls": {"training": 2}}
     assert main(["retrain", str(workspace.folder), "--abandon"]) == 2
+
+
+@pytest.fixture
+def passed(work, tmp_path):
+    """A broken round whose student has passed the gate: all but *decide* is done."""
+    workspace, path = work
+    digest = read_package(path).digest
+    state = new_round(workspace, LENGTHS, [{"path": str(path), "digest": digest}], "v0001")
+    taken = ingest(workspace, plan_ingest(workspace, [read_package(path)], state.number))
+    student = tmp_path / "student"
+    shutil.copytree(student_folder(workspace, "v0001"), student)
+    expert = student / "experts" / "balls" / "expert.json"
+    expert.write_text(json.dumps({**read_json(expert), "digest": "retrained"}))
+    verdict = judge([], [], [], GateSettings()).to_json()
+    gate = {"folder": str(student), "promoted": True, "reason": "it gains", "metrics": []}
+    state.run(workspace, "ingest", lambda: taken)
+    state.run(workspace, "plan", lambda: {"tasks": ["balls"], "experts": ["balls"]})
+    state.run(workspace, "student", lambda: {"folder": str(student), "seed": 1})
+    state.run(workspace, "gate", lambda: {**gate, "verdicts": [verdict]})
+    return retrain_stages.RoundWork(workspace, state)
+
+
+def expert_digest(workspace):
+    return read_json(workspace.expert_folder("balls") / "expert.json")["digest"]
+
+
+def test_the_student_is_promoted_before_its_experts_and_then_cannot_be_given_up(
+    passed, monkeypatch
+):
+    workspace = passed.workspace
+    known = expert_digest(workspace)
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retrain_decision, "promote", die)
+        with pytest.raises(KeyboardInterrupt):
+            decide(passed)
+    assert (current(workspace), expert_digest(workspace)) == ("v0001", known)
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "_use_experts", die)
+        with pytest.raises(KeyboardInterrupt):
+            decide(passed)
+    assert (current(workspace), expert_digest(workspace)) == ("v0002", known)
+    with pytest.raises(UserError, match="whose student is current; finish it"):
+        abandon(workspace.folder)
+    assert decide(passed)["status"] == "promoted"
+    assert expert_digest(workspace) == "retrained"
+    assert versions(workspace) == ["v0001", "v0002"]
+
+
+def test_a_round_given_up_before_it_promotes_leaves_the_experts(passed, monkeypatch):
+    workspace = passed.workspace
+    known = expert_digest(workspace)
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retrain_decision, "promote", die)
+        with pytest.raises(KeyboardInterrupt):
+            decide(passed)
+    assert abandon(workspace.folder)["status"] == "abandoned"
+    assert (current(workspace), expert_digest(workspace)) == ("v0001", known)
+
+
+def by_hand(workspace):
+    """Let a copy of the first student be current."""
+    folder = student_folder(workspace, "v0001")
+    name = add_version(workspace, folder, {"lineage": {"round": None, "packages": ["other"]}})
+    promote(workspace, name, "by hand")
+    return name
+
+
+def test_a_student_that_became_current_by_hand_is_not_overridden(passed):
+    workspace = passed.workspace
+    known = expert_digest(workspace)
+    assert by_hand(workspace) == "v0002"
+    found = decide(passed)
+    assert (found["status"], found["version"], current(workspace)) == ("refused", "v0003", "v0002")
+    assert "v0002 became current by hand" in found["reason"]
+    assert expert_digest(workspace) == known
+    assert state_of(workspace, "v0003") == "candidate"  # the gate let it pass
+    assert len(found["withdrawn"]) == 2
+    (kept,) = refused_after(passed, found)
+    assert check_for_workspace(workspace, kept) == []
+    assert round_outcome.refused_by(passed.state) == "another student"
+    assert round_outcome.reason_of(passed.state) == found["reason"]
+
+
+def refused_after(work, decided):
+    """The packages that wait once a round has ended so."""
+    work.state.run(work.workspace, "decide", lambda: decided)
+    work.state.status = decided["status"]
+    work.state.save(work.workspace)
+    return refused_packages(work.workspace)
+
+
+def test_a_round_can_be_given_up_though_another_student_became_current(passed):
+    by_hand(passed.workspace)
+    assert abandon(passed.workspace.folder)["status"] == "abandoned"
+    assert current(passed.workspace) == "v0002"
+
+
+def test_a_round_begins_with_the_current_student_s_experts(passed, monkeypatch):
+    """Also if the process that let it be current was killed before they were in use."""
+    workspace, known = passed.workspace, expert_digest(passed.workspace)
+    decide(passed)
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "_use_experts", die)
+        with pytest.raises(KeyboardInterrupt):
+            registry.rollback(workspace)
+    assert (current(workspace), expert_digest(workspace)) == ("v0001", "retrained")
+    with pytest.raises(CancelledError):
+        retrain(workspace.folder, [], resume=True, cancelled=lambda: True)
+    assert expert_digest(workspace) == known
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"preset": "bsae"}, "a preset"),
+        ({"mode": "sprase"}, "a mode"),
+        ({"checkpoint_every": 0}, "checkpoint_every of at least 1"),
+        ({"seed": -1}, "seed of at least 0"),
+        ({"expert_epochs": 0}, "expert_epochs of at least 1"),
+        ({"steps": 0}, "steps of at least 1"),
+    ],
+)
+def test_options_that_no_round_can_have_are_refused_before_it_begins(work, bad, words):
+    workspace, path = work
+    before = files(workspace.folder)
+    options = dataclasses.replace(LENGTHS, **bad)
+    for attempt in (dry_run, retrain):
+        with pytest.raises(UserError, match=words):
+            attempt(workspace.folder, [path], options)
+    assert files(workspace.folder) == before
+
+
+def test_an_image_in_two_packages_leaves_no_broken_round(work, tmp_path):
+    workspace, path = work
+    again = package(tmp_path / "again", correction(workspace, 10, "another"))
+    for attempt in (dry_run, retrain):
+        with pytest.raises(UserError, match="in two packages"):
+            attempt(workspace.folder, [path, again], LENGTHS)
+    assert rounds(workspace) == []
+
+
+def test_a_package_of_a_task_that_the_student_does_not_know_is_refused_at_once(work, tmp_path):
+    workspace, _ = work
+    raw = write_raw(tmp_path / "cubes", 3, first=70)
+    add_task(workspace, read_source(raw), TaskOptions(name="cubes", spacing_mm=(2, 2, 2)))
+    workspace = Workspace.open(workspace.folder)
+    given = dataclasses.replace(correction(workspace, 10), task=workspace.record("cubes").task)
+    path = package(tmp_path / "given", given)
+    for attempt in (dry_run, retrain):
+        with pytest.raises(UserError, match=r"v0001 knows \(balls, others\), got cubes; .*amalgam"):
+            attempt(workspace.folder, [path], LENGTHS)
+    assert rounds(workspace) == []
+
+
+def test_a_student_with_a_task_that_has_no_hold_out_is_not_trained(work, tmp_path):
+    workspace, path = work
+    cases = workspace.dataset_folder("others") / "cases.json"
+    data = read_json(cases)
+    data["cases"] = [case for case in data["cases"] if case["split"] != "holdout"]
+    cases.write_text(json.dumps(data))
+    frozen = read_json(workspace.folder / "holdout.json")
+    frozen["tasks"]["others"]["cases"] = {}
+    (workspace.folder / "holdout.json").write_text(json.dumps(frozen))
+    for attempt in (dry_run, retrain):
+        with pytest.raises(UserError, match="of every task of v0001, got none of others"):
+            attempt(workspace.folder, [path], LENGTHS)
+    assert rounds(workspace) == []
+    # where nothing is trained there is no gate either
+    (held,) = workspace.holdout_cases("balls")
+    empty = np.zeros((18, 26, 30), np.uint8)
+    fix = package(tmp_path / "fix", correction(workspace, int(held.id[1]), labels=empty))
+    options = dataclasses.replace(LENGTHS, to_holdout=True)
+    assert dry_run(workspace.folder, [fix], options)["cases"] == {"balls": {"holdout": 1}}
 
 
 def test_without_a_student_or_a_package_there_is_no_round(work, balls, tmp_path):

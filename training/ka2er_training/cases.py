@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ka2er_training.workspace import write_json
 from napari_ka2er.core.io import read_labels, read_volume
+from napari_ka2er.core.io.atomic import replacing
 from napari_ka2er.core.resampling import grid_of, resample, resample_one_hot, student_image
 from napari_ka2er.model.alignment import WindowFeatures, align, align_window
 from napari_ka2er.model.config import STRIDES
@@ -175,9 +176,8 @@ def _key(volume: Volume, source: Source, entry: TaskEntry) -> str:
 def _stored(path: Path, grid: Geometry, make: Any) -> StoredMap:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        half_done = path.with_suffix(".part.npy")
-        np.save(half_done, make().astype(np.float16))
-        os.replace(half_done, path)
+        with replacing(path) as half_done:
+            np.save(half_done, make().astype(np.float16))
     edges = np.array([[-0.5] * 3, np.array(grid.shape) - 0.5], dtype=np.float64)
     to_index = np.linalg.inv(grid.affine).astype(np.float64)
     return StoredMap(np.load(path, mmap_mode="r"), to_index, edges)
@@ -224,9 +224,7 @@ def _view(expert: Expert, volume: Volume, entry: TaskEntry, cache: Path) -> tupl
             }
             for m in view.stages
         ]
-        half_done = index.with_suffix(".part")
-        half_done.write_text(json.dumps(maps))
-        os.replace(half_done, index)
+        write_json(index, maps)
     return tuple(
         StoredMap(
             np.load(cache / m["file"], mmap_mode="r"),

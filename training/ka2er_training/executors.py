@@ -13,6 +13,7 @@ import submitit
 from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from ka2er_training.clusters import local_executor, slurm_executor
+from ka2er_training.gpus import visible_gpus
 from ka2er_training.job_work import DONE, PROGRESS, Call, Job, JobOutcome, kept_result
 from ka2er_training.presets import check_choice
 from ka2er_training.workspace import read_json
@@ -205,12 +206,13 @@ class _Round:
         for slot in free[: len(self.waiting)]:
             job = self.waiting.pop(0)
             n_gpus = self.settings.gpus
-            gpus = tuple(range(slot * n_gpus, (slot + 1) * n_gpus))
+            # Told here: in the job, submitit has overwritten what this process may see.
+            gpus = visible_gpus(range(slot * n_gpus, (slot + 1) * n_gpus))
             with submitit.helpers.clean_env():
                 local = local_executor(self.folder, self.settings, self.tasks)
                 self.running[slot] = (job, local.submit(self._call(job, gpus)))
 
-    def _call(self, job: Job, gpus: tuple[int, ...] | None = None) -> Call:
+    def _call(self, job: Job, gpus: str | None = None) -> Call:
         described = {
             "name": job.name,
             "function": job.function,

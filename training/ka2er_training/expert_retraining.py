@@ -14,7 +14,7 @@ from ka2er_training.child import run_child
 from ka2er_training.expert_job import ExpertJob
 from ka2er_training.experts import Monitor
 from ka2er_training.holdout import check_training_data
-from ka2er_training.nnunet import environment
+from ka2er_training.nnunet import TRAINER_NAMES, environment
 from ka2er_training.round_state import options_of, round_folder
 from ka2er_training.workspace import Workspace, read_json, write_json
 
@@ -138,13 +138,28 @@ def job_for(workspace: Workspace, number: int, task: str, device: str = "cpu") -
         preprocessed=str(workspace.folder / "preprocessed"),
         results=str(round_folder(workspace, number) / "experts_work" / task),
         preset=short_preset(workspace, task, options.expert_epochs),
-        loss=workspace.settings.expert.loss,
+        loss=loss_of(workspace.expert_folder(task), workspace.settings.expert.loss),
         cases={name: _key(case, ignore) for name, case in cases.items()},
         corrected=corrected,
         oversampling=settings.oversampling,
         device=resolve_device(device).type,
         seed=number if options.seed is None else options.seed,
     )
+
+
+def loss_of(expert: Path, usual: str) -> str:
+    """Return the loss that an expert was last trained with; `usual` if it was not trained here.
+
+    Parameters
+    ----------
+    expert : Path
+        Its folder.  ``expert.json`` keeps the name of the model folder that it comes from, which
+        begins with the trainer's; the checkpoints name nnU-Net's own.
+    usual : str
+        What ``ka2er.toml`` says.
+    """
+    trainer = str(read_json(expert / "expert.json").get("source", "")).partition("__")[0]
+    return {name: loss for loss, name in TRAINER_NAMES.items()}.get(trainer, usual)
 
 
 def short_preset(workspace: Workspace, task: str, epochs: int | None = None) -> Preset:

@@ -15,7 +15,7 @@ from ka2er_training.gate import judge
 from ka2er_training.scoring import rows_of, student_system
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from ka2er_training.evaluate import Row
@@ -69,7 +69,7 @@ def look_without_experts(
 
 
 def with_look(
-    result: dict[str, Any], verdict: Verdict, answer: str, candidate: Path
+    result: dict[str, Any], verdict: Verdict, answer: str, refused: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a promoting gate's result after the look: a note, or (if asked for) a refusal.
 
@@ -81,8 +81,9 @@ def with_look(
         Of `look_without_experts`.
     answer : str
         ``"warn"`` or ``"refuse"``.
-    candidate : Path
-        The round's student itself, which a refused round keeps, not an interpolation.
+    refused : mapping
+        The result of a refused round, of which ``folder``, ``metrics`` and ``masks`` are taken: it
+        keeps the round's student itself, not an interpolation, and shows the current one's masks.
     """
     result = {**result, "distilled": verdict.to_json()}
     if verdict.promoted:
@@ -94,4 +95,5 @@ def with_look(
     *others, passed = result["verdicts"]
     said = {"promoted": False, "reason": reason}
     verdicts = [*others, {**passed, **said}]
-    return {**result, **said, "verdicts": verdicts, "folder": str(candidate)}
+    kept = {name: refused[name] for name in ("folder", "metrics", "masks")}
+    return {**result, **said, **kept, "verdicts": verdicts}

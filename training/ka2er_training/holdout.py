@@ -39,10 +39,20 @@ def split_cases(workspace: Workspace, checked: Sequence[CheckedCase]) -> list[st
 
     An image that another task knows stays on the side where it is there: otherwise the student
     would be trained, through one task, on what is held out in the other.
+
+    Raises
+    ------
+    UserError
+        If other tasks hold out one image of a patient and train on another, or nothing is left to
+        train on.
     """
     held, trained = _known_digests(workspace)
     patients_in = {one.patient for one in checked if one.image_digest in held}
     patients_out = {one.patient for one in checked if one.image_digest in trained}
+    if torn := sorted(patients_in & patients_out):
+        wanted = "patients whom the other tasks either hold out or train on"
+        got = f"{torn[0]}, of whom images are held out and others are not"
+        raise UserError(wanted, got, "give the --patient rule with which those were added")
     free = {one.patient for one in checked if one.case.label} - patients_in - patients_out
     settings = workspace.settings.holdout
     chosen = patients_in | hold_out(free, settings.share, settings.salt)
@@ -123,5 +133,6 @@ def _known_digests(workspace: Workspace) -> tuple[set[str], set[str]]:
     held, trained = set[str](), set[str]()
     for task in workspace.tasks:
         for case in workspace.manifest(task):
-            (held if case["split"] in ("holdout", "held") else trained).add(case["image"])
+            side = case["side"] if case["split"] == "queued" else case["split"]  # when it is back
+            (held if side in ("holdout", "held") else trained).add(case["image"])
     return held, trained

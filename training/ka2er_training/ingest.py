@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.ingest_plan import held_notes
+from ka2er_training.ingest_plan import counts_of, held_notes
 from ka2er_training.integrity import label_digest
 from ka2er_training.ledger import (
     DATA_LOCK,
@@ -69,11 +69,7 @@ def ingest(
         items = [item for item in plan if item["package"] == digest]
         with workspace.lock(DATA_LOCK, PATIENCE_S):
             _take(workspace, items)
-    counts: dict[str, dict[str, int]] = {}
-    for item in plan:
-        of_task = counts.setdefault(item["task"], {})
-        of_task[item["split"]] = of_task.get(item["split"], 0) + 1
-    return {"cases": counts, "notes": held_notes(workspace, plan)}
+    return {"cases": counts_of(plan), "notes": held_notes(workspace, plan)}
 
 
 def withdraw(workspace: Workspace, number: int) -> list[str]:

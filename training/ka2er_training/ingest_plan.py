@@ -46,7 +46,7 @@ def plan_ingest(
     Raises
     ------
     UserError
-        If an image is in two of the packages.
+        If an image is in two of the packages, or would be trained in one task and held in another.
     """
     found = [
         (package, case, place_of(workspace, package.task.name, case))
@@ -57,7 +57,7 @@ def plan_ingest(
     if len(set(images)) < len(images):
         raise UserError("every image once in a round", "one in two packages", "leave one out")
     sides = _sides(workspace, found)
-    return [
+    plan = [
         {
             "package": package.digest,
             "source": str(package.path),
@@ -69,6 +69,28 @@ def plan_ingest(
         }
         for package, case, place in found
     ]
+    _require_one_side([case.content for _, case, _ in found], plan)
+    return plan
+
+
+def counts_of(plan: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return how many cases of a plan go where, by task and split."""
+    counts: dict[str, dict[str, int]] = {}
+    for item in plan:
+        of_task = counts.setdefault(item["task"], {})
+        of_task[item["split"]] = of_task.get(item["split"], 0) + 1
+    return counts
+
+
+def _require_one_side(images: Sequence[str], plan: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to train one task on an image that this round keeps from training in another."""
+    seen: dict[str, Mapping[str, Any]] = {}
+    for image, item in zip(images, plan, strict=True):
+        other = seen.setdefault(image, item)
+        if (other["split"] == "training") != (item["split"] == "training"):
+            sides = " and ".join(f"{one['split']} of {one['task']}" for one in (other, item))
+            remedy = "give the two packages in two rounds"
+            raise UserError("every image on one side", f"{item['name']} for {sides}", remedy)
 
 
 def _sides(workspace: Workspace, found: Sequence[Found]) -> dict[tuple[str, str], str]:

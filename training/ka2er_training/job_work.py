@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import submitit
 
+from ka2er_training.gpus import VARIABLE
 from ka2er_training.workspace import read_json, write_json
 from napari_ka2er.core.errors import CancelledError, UserError
 
@@ -103,9 +104,9 @@ class Call(submitit.helpers.Checkpointable):
         Name, function, arguments and digest of the job.
     resume : bool
         Whether to go on where a broken run stopped.
-    gpus : tuple of int, optional
-        The GPUs that it may use; None: those that it finds.  submitit's local executor would give
-        every job the same ones.
+    gpus : str, optional
+        The GPUs that it may use, as `ka2er_training.gpus.visible_gpus` names them; None: those that
+        it finds.  submitit's local executor would give every job the same ones.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Call(submitit.helpers.Checkpointable):
         folder: str,
         job: Mapping[str, Any],
         resume: bool,
-        gpus: tuple[int, ...] | None = None,
+        gpus: str | None = None,
     ) -> None:
         self.folder, self.job, self.resume, self.gpus = folder, dict(job), resume, gpus
 
@@ -121,7 +122,7 @@ class Call(submitit.helpers.Checkpointable):
         """Run the job; return its result, or a ``reason`` that a user can read."""
         home = Path(self.folder, self.job["name"])
         if self.gpus is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self.gpus))
+            os.environ[VARIABLE] = self.gpus
         function = _function(self.job["function"])
         parameters = inspect.signature(function).parameters
         extra: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import reporting
 from ka2er_training.expert_resume import latest_checkpoint, write_inputs
+from ka2er_training.gpus import VARIABLE, visible_gpus
 from ka2er_training.presets import Preset
 from ka2er_training.workspace import read_json, write_json
 
@@ -94,7 +95,7 @@ def environment(workspace: Path, device: str) -> dict[str, str]:
     }
     kind, _, number = device.partition(":")
     if kind == "cuda":
-        return {**variables, **({"CUDA_VISIBLE_DEVICES": number} if number else {})}
+        return {**variables, **({VARIABLE: visible_gpus([int(number)])} if number else {})}
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, n_cpus - 1)))
     malloc = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**30))
     return {**variables, **malloc, "OMP_NUM_THREADS": threads, "nnUNet_n_proc_DA": "1"}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Entry = dict[str, Any]
 
 REMEDY = "it may only go to the hold-out (--to-holdout)"
+_SIDES = {"training": "in training", "holdout": "held out", "held": "kept for the gate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,14 @@ class Place:
         somebody new.
     why : str
         What is on that side: an image or a patient.
+    conflict : str
+        What is on the other side of the hold-out, and where; empty if nothing is.
     """
 
     entry: Entry | None
     side: str
     why: str
+    conflict: str = ""
 
 
 def check_for_workspace(workspace: Workspace, path: Path, *, to_holdout: bool = False) -> list[str]:
@@ -80,22 +84,36 @@ def check_for_workspace(workspace: Workspace, path: Path, *, to_holdout: bool = 
 
 
 def place_of(workspace: Workspace, task: str, case: PackagedCase) -> Place:
-    """Return where an image, or else its patient, is already."""
-    entry = None
-    for name in workspace.tasks:
-        for known in workspace.manifest(name):
-            if known["image"] == case.content:
-                if name == task:
-                    entry = known
-                    break
-                return Place(None, _side(known), f"the same image as {known['id']} of {name}")
-    if entry:
-        return Place(entry, _side(entry), f"the same image as {entry['id']}")
+    """Return where an image, or else its patient, is already.
+
+    The task's own case of the image comes first: a correction is a correction of that, whoever
+    else has the image.  The image may be in other tasks, but not on the hold-out's other side.
+    """
+    found = list(_known(workspace, task, case))
+    if not found:
+        return Place(None, "", "")
+    name, entry, why = found[0]
+    own = entry if name == task and entry["image"] == case.content else None
+    others = (other for other in found[1:] if _is_trained(other[1]) != _is_trained(entry))
+    conflict = next((f"{told}, which is {_SIDES[_side(one)]}" for _, one, told in others), "")
+    return Place(own, _side(entry), why, conflict)
+
+
+def _known(workspace: Workspace, task: str, case: PackagedCase) -> Iterator[tuple[str, Entry, str]]:
+    """Yield task and case of everything with this image, the task's own first, or its patient.
+
+    The patient of a known case of the task is the one noted there, whatever the package says.
+    """
+    names = [task, *(name for name in workspace.tasks if name != task)]
+    same = [(n, e) for n in names for e in workspace.manifest(n) if e["image"] == case.content]
+    for name, entry in same:
+        yield name, entry, f"the same image as {entry['id']}{'' if name == task else f' of {name}'}"
+    if any(name == task for name, _ in same):
+        return
     patient = patient_of_case(case)
-    for known in workspace.manifest(task):
-        if known["patient"] == patient:
-            return Place(None, _side(known), f"of the same patient as {known['id']}")
-    return Place(None, "", "")
+    for entry in workspace.manifest(task):
+        if entry["patient"] == patient:
+            yield task, entry, f"of the same patient as {entry['id']}"
 
 
 def patient_of_case(case: PackagedCase) -> str:
@@ -141,6 +159,10 @@ def _side(entry: Entry) -> str:
     return split if split in ("holdout", "held") else "training"
 
 
+def _is_trained(entry: Entry) -> bool:
+    return _side(entry) == "training"
+
+
 def _wrong_task(workspace: Workspace, package: Package) -> Iterator[str]:
     """Yield why a package's task is none of the workspace's."""
     name = package.task.name
@@ -168,6 +190,12 @@ def _wrong_case(
     if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
         yield "has a sheared lattice, which not all of nnU-Net's readers take; resample it"
     place = place_of(workspace, task, case)
+    if place.conflict:
+        sides = f"{place.why}, which is {_SIDES[place.side]}, and {place.conflict}"
+        yield f"is {sides}: it can go to neither side; leave it out"
+        return
+    if _is_back(workspace, package, case, place.entry):
+        return
     if place.side == "holdout":
         if not to_holdout:
             yield f"is {place.why}, which is held out; {REMEDY}"
@@ -183,3 +211,21 @@ def _wrong_case(
             return
         if old is not None and np.array_equal(merged, old):
             yield f"is known as {place.entry['id']} already, with the same labels"
+
+
+def _is_back(
+    workspace: Workspace, package: Package, case: PackagedCase, entry: Entry | None
+) -> bool:
+    """Return whether a case only comes along with others of its package, which were withdrawn.
+
+    After a refused round the hold-out keeps what the package corrected of it.
+    """
+    if entry is None or entry["split"] != "holdout":
+        return False
+    there = {
+        known["name"]
+        for known in workspace.manifest(package.task.name)
+        if known.get("package") == package.digest and known["split"] != "queued"
+    }
+    is_own = (entry.get("package"), entry.get("name")) == (package.digest, case.name)
+    return is_own and not {one.name for one in package.cases} <= there

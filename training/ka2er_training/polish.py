@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from ka2er_training.recipe import Recipe
     from napari_ka2er.model.student import Student
 
-# What the gate and the hallucinators are made of; all else stays as it is.
-TRAINED = (".hallucinators.", ".gate_query.", ".gate_key.", ".null.")
+# What guesses tokens, and what the gate is made of; all else stays as it is.
+HALLUCINATORS = (".hallucinators.",)
+TRAINED = (*HALLUCINATORS, ".gate_query.", ".gate_key.", ".null.")
 
 
 class RoutingLesson(nn.Module):
@@ -39,11 +40,13 @@ class RoutingLesson(nn.Module):
     ----------
     student : Student
         With a trained trunk.
+    routes : bool
+        Whether the gate learns too; otherwise hallucinators alone, from the real features.
     """
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Student, routes: bool = True) -> None:
         super().__init__()
-        self.student = student
+        self.student, self.routes = student, routes
         self.names = [expert.name for expert in student.config.experts]
 
     def forward(self, sample: Sample) -> dict[str, Tensor]:
@@ -55,13 +58,13 @@ class RoutingLesson(nn.Module):
         with torch.no_grad():
             stages = self.student.foundation.stages(image)
         seen = self.student.amalgamate_coarse(list(stages), features)
-        guessed = self.student.amalgamate_coarse(list(stages), None)
-        own = self.names.index(sample.task)
-        levels = [result.weights for result in (*seen.values(), *guessed.values())]
-        return {
-            "alignment": alignment_loss(seen, features.masks),
-            "routing": routing_loss(levels, own),
-        }
+        terms = {"alignment": alignment_loss(seen, features.masks)}
+        if self.routes:
+            guessed = self.student.amalgamate_coarse(list(stages), None)
+            own = self.names.index(sample.task)
+            levels = [result.weights for result in (*seen.values(), *guessed.values())]
+            terms["routing"] = routing_loss(levels, own)
+        return terms
 
 
 def _loss(network: nn.Module, sample: Any, step: int) -> dict[str, Tensor]:
@@ -73,6 +76,8 @@ def polish(
     student: Student, cases: Sequence[PreparedCase], recipe: Recipe, out: Path, **run: Any
 ) -> Student:
     """Train hallucinators and gate; see the module.
+
+    Where the teaching leaves the routing loss out, as a round's does, the gate stays as it is.
 
     Parameters
     ----------
@@ -95,7 +100,8 @@ def polish(
         return student
     teaching = dataclasses.replace(recipe.teaching, mixed_from=1.1, expert_dropout=0.0)
     draw = student_work(student.config, own, teaching).draw
-    work = Work(draw=draw, loss=_loss, trained=TRAINED)
-    averaged = train(RoutingLesson(student), work, recipe.sizes.polish, out, **run)
+    routes = recipe.teaching.routing > 0
+    work = Work(draw=draw, loss=_loss, trained=TRAINED if routes else HALLUCINATORS)
+    averaged = train(RoutingLesson(student, routes), work, recipe.sizes.polish, out, **run)
     polished: Student = averaged.student  # type: ignore[assignment]
     return polished

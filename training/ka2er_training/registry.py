@@ -3,11 +3,15 @@
 Folders ``students/vNNNN`` never change once they are there.  What happens to a version is in
 ``students/history.jsonl`` (`ka2er_training.history`), which one is in use in ``students/current``.
 What changes one of them holds a lock, which the system frees if the process dies.
+
+With a student its experts come into use as the workspace's: its weights were trained on those.
+``students/experts_due`` is there while they do, so that a killed process is made good.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from contextlib import contextmanager
@@ -16,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ka2er_training.history import Past, append, new_event, past_of, read_events
-from ka2er_training.workspace import write_text
+from ka2er_training.workspace import read_json, write_text
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io.atomic import remove, replacing
 from napari_ka2er.core.student_card import read_student_json
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 _VERSION = re.compile(r"v\d{4,}")
 _LEFT_BEHIND = re.compile(r"\.(.*-)?v\d{4,}(-.*)?")  # what a killed process was writing
 _PATIENCE_S = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 def versions(workspace: Workspace) -> list[str]:
@@ -119,7 +125,7 @@ def add_version(
 
 
 def promote(workspace: Workspace, version: str, reason: str, *, force: bool = False) -> None:
-    """Let a version be the one in use; nothing happens if it is already, say after a crash.
+    """Let a version be the one in use, with its experts; may be called again, say after a crash.
 
     `force` promotes what the gate refused; the history keeps that, and the reason.
 
@@ -141,7 +147,8 @@ def promote(workspace: Workspace, version: str, reason: str, *, force: bool = Fa
 def rollback(workspace: Workspace, reason: str = "") -> str:
     """Go back to the version that was current before, and return it; again, to the one before that.
 
-    Raises `UserError` if none was, or the registry is in use.
+    Its experts come into use again, too.  Raises `UserError` if none was, or the registry is in
+    use.
     """
     with _lock(workspace):
         _reconcile(workspace)
@@ -160,6 +167,28 @@ def make_current(workspace: Workspace, version: str, reason: str = "the first st
     promote(workspace, version, reason)
 
 
+def settle_experts(workspace: Workspace) -> None:
+    """Let the current student's experts come into use if a killed process has not got that far.
+
+    Raises
+    ------
+    UserError
+        If the registry is in use, or an expert cannot be written.
+    """
+    with _lock(workspace):
+        due = _due(workspace)
+        name = due.read_text(encoding="utf-8").strip() if due.exists() else ""
+        if name and name == current(workspace):
+            _use_experts(workspace, name)
+        due.unlink(missing_ok=True)
+
+
+def tasks_of(workspace: Workspace, version: str) -> list[str]:
+    """Return the names of a student's tasks."""
+    config = read_student_json(student_folder(workspace, version))["config"]
+    return [str(entry["task"]["name"]) for entry in config["tasks"]]
+
+
 def history(workspace: Workspace) -> list[Event]:
     """Return what happened, oldest first."""
     return read_events(_journal(workspace))
@@ -176,13 +205,36 @@ def state_of(workspace: Workspace, version: str) -> State:
 
 
 def _switch(workspace: Workspace, kind: Any, version: str, reason: str, **more: Any) -> None:
-    """Note that a version becomes current, then let it; the caller holds the lock."""
+    """Note that a version becomes current, then let it, then its experts.
+
+    The caller holds the lock.
+    """
     _reconcile(workspace)
     previous = current(workspace)
-    if version == previous:
-        return
-    _note(workspace, kind, version, reason=reason, previous=previous, **more)
-    write_text(workspace.folder / "students" / "current", version + "\n")
+    if version != previous:
+        _note(workspace, kind, version, reason=reason, previous=previous, **more)
+        write_text(_due(workspace), version + "\n")
+        write_text(workspace.folder / "students" / "current", version + "\n")
+    _use_experts(workspace, version)
+    _due(workspace).unlink(missing_ok=True)
+
+
+def _use_experts(workspace: Workspace, version: str) -> None:
+    """Let a version's experts be the workspace's; those of tasks that it does not know stay."""
+    found = (workspace.folder / "students" / version / "experts").glob("*/expert.json")
+    for source in (path.parent for path in sorted(found) if path.parent.name in workspace.tasks):
+        target = workspace.expert_folder(source.name)
+        present = target / "expert.json"
+        if present.is_file() and read_json(present) == read_json(source / "expert.json"):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as partial:
+            shutil.copytree(source, partial)
+        logger.info("expert %s is that of %s now", source.name, version)
+
+
+def _due(workspace: Workspace) -> Path:
+    return workspace.folder / "students" / "experts_due"
 
 
 def _reconcile(workspace: Workspace) -> None:

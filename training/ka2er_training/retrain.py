@@ -6,12 +6,13 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.ingest_plan import held_notes, plan_ingest
+from ka2er_training.ingest_plan import counts_of, held_notes, plan_ingest
 from ka2er_training.ledger import settle_all
 from ka2er_training.package_check import check_for_workspace
-from ka2er_training.registry import current
+from ka2er_training.registry import current, settle_experts, tasks_of
 from ka2er_training.retrain_estimates import affected, estimate
 from ka2er_training.round_outcome import summary
+from ka2er_training.round_preset import with_preset
 from ka2er_training.round_state import (
     LOCK,
     NOTHING,
@@ -86,14 +87,14 @@ def retrain(
     -------
     dict
         Plain data: ``round``, ``status`` (``"promoted"``, ``"refused"``, ``"nothing to train"``),
-        ``reason``, ``refused_by`` (``"labels"``, ``"expert gate"``, ``"gate"``), ``before``,
+        ``reason``, ``refused_by`` (as `ka2er_training.round_outcome.refused_by` says), ``before``,
         ``version`` (None if no student was made), ``report``, ``seconds``, ``stages``, ``notes``.
 
     Raises
     ------
     UserError
-        If a package cannot be taken, there is no student, another retraining is at work, or one
-        was broken off and `resume` is False.
+        If an option is unusable, a package cannot be taken, there is no student, the gate could
+        only refuse, another retraining is at work, or one was broken off and `resume` is False.
     CancelledError
         If `cancelled` said so; the round can be resumed.
     """
@@ -112,16 +113,14 @@ def dry_run(folder: Path, packages: Sequence[Path], options: RoundOptions) -> di
     Raises
     ------
     UserError
-        If a package cannot be taken, or there is no student.
+        If an option is unusable, a package cannot be taken, there is no student, or the gate could
+        only refuse.
     """
     workspace = Workspace.open(folder)
     before = _require_student(workspace)
-    _check(workspace, packages, options)
-    plan = plan_ingest(workspace, [read_package(path) for path in packages], 0)
-    counts: dict[str, dict[str, int]] = {}
-    for item in plan:
-        of_task = counts.setdefault(item["task"], {})
-        of_task[item["split"]] = of_task.get(item["split"], 0) + 1
+    options = with_preset(workspace, options)
+    plan = _checked(workspace, packages, options, before)
+    counts = counts_of(plan)
     told = estimate(workspace, options, counts)
     notes = held_notes(workspace, plan)
     tasks = affected(counts)
@@ -139,7 +138,9 @@ def _begin(
         got = f"round {broken.number}, which was broken off"
         raise UserError("no unfinished round", got, "give --resume, or --abandon to give it up")
     before = _require_student(workspace)
-    _check(workspace, packages, options)
+    options = with_preset(workspace, options)
+    _checked(workspace, packages, options, before)
+    settle_experts(workspace)
     digests = [{"path": str(p.absolute()), "digest": read_package(p).digest} for p in packages]
     return new_round(workspace, options, digests, before)
 
@@ -153,6 +154,7 @@ def _resumed(
     if other := [path for path in packages if read_package(path).digest not in known]:
         raise UserError(f"the packages of round {broken.number}", f"{other[0]}", "give none")
     settle_all(workspace)
+    settle_experts(workspace)
     logger.info("going on with round %d", broken.number)
     return broken
 
@@ -162,6 +164,38 @@ def _require_student(workspace: Workspace) -> str:
     if version is None:
         raise UserError(f"a student in {workspace.folder}", "none", "make one: ka2er amalgamate")
     return version
+
+
+def _checked(
+    workspace: Workspace, packages: Sequence[Path], options: RoundOptions, before: str
+) -> list[dict[str, Any]]:
+    """Return where the packages' cases would go; whatever forbids the round is said before it."""
+    options.check()
+    _check(workspace, packages, options)
+    plan = plan_ingest(workspace, [read_package(path) for path in packages], 0)
+    _require_judgeable(workspace, counts_of(plan), before)
+    return plan
+
+
+def _require_judgeable(
+    workspace: Workspace, counts: dict[str, dict[str, int]], before: str
+) -> None:
+    """Refuse a round that the gate could only refuse, after hours of training.
+
+    Where nothing is trained there is no gate, and a package may bring the hold-out that lacks.
+    """
+    tasks, known = affected(counts), tasks_of(workspace, before)
+    if not tasks:
+        return
+    if new := [name for name in tasks if name not in known]:
+        wanted = f"packages of tasks that {before} knows ({', '.join(known)})"
+        remedy = f"make a student with it: ka2er amalgamate {workspace.folder}, then ka2er promote"
+        raise UserError(wanted, new[0], remedy)
+    held = {name for name, splits in counts.items() if "holdout" in splits}
+    held |= {name for name in workspace.tasks if workspace.holdout_cases(name)}
+    if bare := [name for name in known if name in workspace.tasks and name not in held]:
+        remedy = "the gate would refuse any student; ka2er task add holds one of two patients out"
+        raise UserError(f"a hold-out case of every task of {before}", f"none of {bare[0]}", remedy)
 
 
 def _check(workspace: Workspace, packages: Sequence[Path], options: RoundOptions) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,20 @@ from typing import Any
 from ka2er_training.ingest import withdraw
 from ka2er_training.ledger import settle_all
 from ka2er_training.lineage import lineage_of
-from ka2er_training.registry import add_version, current, promote, student_folder
-from ka2er_training.retrain_stages import RoundWork, clear, stopped, student_experts
-from ka2er_training.round_state import ABANDONED, LOCK, PROMOTED, REFUSED, now, unfinished
+from ka2er_training.registry import add_version, current, promote, student_folder, versions
+from ka2er_training.retrain_stages import RoundWork, clear, stopped
+from ka2er_training.round_state import (
+    ABANDONED,
+    LOCK,
+    PROMOTED,
+    REFUSED,
+    RoundState,
+    now,
+    unfinished,
+)
 from ka2er_training.verdicts import Verdict
-from ka2er_training.workspace import Workspace, read_json
+from ka2er_training.workspace import Workspace
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.atomic import replacing
 from napari_ka2er.core.student_card import read_student_json
 
 
@@ -24,7 +30,8 @@ def decide(work: RoundWork) -> dict[str, Any]:
     """Make the candidate a version; promote it with its experts, or withdraw the corrections.
 
     A round that its labels or an expert's loss have stopped has no candidate, only corrections
-    to withdraw.
+    to withdraw.  If another student became current by hand meanwhile, the candidate stays one, as
+    nobody has compared the two, and the corrections wait for a round from that student.
     """
     if stopped(work):
         moved = withdraw(work.workspace, work.state.number)
@@ -34,8 +41,9 @@ def decide(work: RoundWork) -> dict[str, Any]:
     if not gate["promoted"]:
         moved = withdraw(work.workspace, work.state.number)
         return {"version": version, "status": REFUSED, "withdrawn": moved}
-    for name in student_experts(work):
-        _use_expert(student_folder(work.workspace, version) / "experts" / name, work, name)
+    if why := _overtaken(work, version):
+        moved = withdraw(work.workspace, work.state.number)
+        return {"version": version, "status": REFUSED, "withdrawn": moved, "reason": why}
     promote(work.workspace, version, gate["reason"])
     return {"version": version, "status": PROMOTED, "withdrawn": []}
 
@@ -58,14 +66,28 @@ def _add_version(work: RoundWork, folder: Path) -> str:
     return add_version(work.workspace, folder, card, verdict)
 
 
-def _use_expert(source: Path, work: RoundWork, task: str) -> None:
-    """Let an expert of the promoted student be the workspace's."""
-    target = work.workspace.expert_folder(task)
-    present = target / "expert.json"
-    if present.is_file() and read_json(present) == read_json(source / "expert.json"):
-        return
-    with replacing(target) as partial:
-        shutil.copytree(source, partial)
+def _overtaken(work: RoundWork, version: str) -> str:
+    """Return why a student that has passed the gate is not promoted: it was not asked about this.
+
+    Empty if the one that it was compared with is current still, or it is itself, after a crash.
+    """
+    now_current = current(work.workspace)
+    if now_current in (work.state.before, version):
+        return ""
+    return (
+        f"{now_current} became current by hand while this round went on from {work.state.before}: "
+        f"nobody compared {version} with it (ka2er diff does); --with-refused trains on from it"
+    )
+
+
+def _has_promoted(workspace: Workspace, state: RoundState) -> bool:
+    """Return whether the current student is the one that a round made."""
+    version = current(workspace)
+    if version in (None, state.before) or version not in versions(workspace):
+        return False
+    lineage = read_student_json(student_folder(workspace, version))["card"].get("lineage") or {}
+    packages = [package["digest"] for package in state.packages]
+    return (lineage.get("round"), lineage.get("packages")) == (state.number, packages)
 
 
 def abandon(folder: Path) -> dict[str, Any]:
@@ -81,7 +103,7 @@ def abandon(folder: Path) -> dict[str, Any]:
         state = unfinished(workspace)
         if state is None:
             raise UserError(f"a broken round in {workspace.folder}", "none")
-        if current(workspace) != state.before:
+        if _has_promoted(workspace, state):
             got = f"round {state.number}, whose student is current"
             raise UserError("a round before its decision", got, "finish it: --resume")
         settle_all(workspace)

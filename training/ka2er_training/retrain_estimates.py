@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.belonging_stage import MOST_CASES
 from ka2er_training.expert_retraining import short_preset
 from ka2er_training.registry import student_folder
+from ka2er_training.round_preset import config_of, preset_of
 from ka2er_training.round_state import RoundOptions, rounds
 from ka2er_training.round_student import round_recipe
 from napari_ka2er.core.student_card import read_student_json
@@ -43,7 +44,8 @@ def estimate(
     tasks = affected(counts)
     steps = _steps(workspace, options)
     measured_pace = measured(workspace, tasks)
-    pace = {**ROUGH[options.preset], **measured_pace}
+    sizes = options.preset or preset_of(config_of(workspace))
+    pace = {**ROUGH[sizes], **measured_pace}
     names = list(workspace.tasks) if options.from_scratch else tasks
     epochs = {name: _epochs(workspace, options, name) for name in names}
     n_new = sum(sum(by_split.values()) for by_split in counts.values())
@@ -66,7 +68,7 @@ def estimate(
         "pace": {
             k: {"seconds": round(v, 3), "measured": k in measured_pace} for k, v in pace.items()
         },
-        "memory_gib": MEMORY_GIB[options.preset],
+        "memory_gib": MEMORY_GIB[sizes],
     }
 
 

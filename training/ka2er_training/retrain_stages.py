@@ -16,7 +16,7 @@ from ka2er_training.expert_retraining import candidate_folder, retrain_expert
 from ka2er_training.gate_distilled import look_without_experts, with_look
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
-from ka2er_training.registry import student_folder
+from ka2er_training.registry import student_folder, tasks_of
 from ka2er_training.retrain_estimates import affected, estimate
 from ka2er_training.round_outcome import stop_of
 from ka2er_training.round_state import round_folder
@@ -197,7 +197,7 @@ def judge_student(work: RoundWork) -> dict[str, Any]:
         return result
     told = part_of(work.progress, 0.9, 0.1)
     verdict = look_without_experts(work.workspace, old, tried.folder, progress=told, **run)
-    return with_look(result, verdict, answer, candidate)
+    return with_look(result, verdict, answer, _gate_result(tried.refused(candidate)))
 
 
 def _gate_result(tried: Decision) -> dict[str, Any]:
@@ -226,8 +226,7 @@ def clear(work: RoundWork) -> None:
 
 def student_tasks(work: RoundWork) -> list[str]:
     """Return the tasks of the student that the round goes on from."""
-    config = read_student_json(student_folder(work.workspace, work.state.before))["config"]
-    return [entry["task"]["name"] for entry in config["tasks"]]
+    return tasks_of(work.workspace, work.state.before)
 
 
 def student_experts(work: RoundWork) -> list[str]:

@@ -23,10 +23,22 @@ def stop_of(state: RoundState) -> tuple[str, str]:
 
 
 def refused_by(state: RoundState) -> str:
-    """Return ``"labels"``, ``"expert gate"`` or ``"gate"``; empty if a round was not refused."""
+    """Return which test refused a round; empty if none did.
+
+    ``"labels"``, ``"expert gate"``, ``"gate"``, or ``"another student"`` that became current by
+    hand meanwhile.
+    """
     if state.status != REFUSED:
         return ""
+    if state.outcome("decide").get("reason"):
+        return "another student"
     return (stop_of(state)[0] or "gate").replace("_", " ")
+
+
+def reason_of(state: RoundState) -> str:
+    """Return in one line why a round ended as it did; empty if there was nothing to train."""
+    decided, gate = state.outcome("decide"), state.outcome("gate")
+    return str(decided.get("reason") or gate.get("reason") or stop_of(state)[1])
 
 
 def summary(workspace: Workspace, state: RoundState) -> dict[str, Any]:
@@ -35,7 +47,7 @@ def summary(workspace: Workspace, state: RoundState) -> dict[str, Any]:
     return {
         "round": state.number,
         "status": state.status,
-        "reason": state.outcome("gate").get("reason") or stop_of(state)[1] or state.status,
+        "reason": reason_of(state) or state.status,
         "refused_by": refused_by(state),
         "before": state.before,
         "version": decided.get("version"),

@@ -11,7 +11,7 @@ from ka2er_training.ledger import packages_folder
 from ka2er_training.lineage import code_version
 from ka2er_training.registry import student_folder
 from ka2er_training.round_evidence import evidence
-from ka2er_training.round_outcome import stop_of
+from ka2er_training.round_outcome import reason_of, stop_of
 from ka2er_training.round_report import write_round_report
 from ka2er_training.round_state import NOTHING, now
 from ka2er_training.rounds import PackageIn, Round, Stage, Training
@@ -51,7 +51,7 @@ def record_of(work: RoundWork) -> Round:
         before=state.before,
         after=decided.get("version") or state.before,
         decision=decided.get("status", NOTHING),
-        reason=gate.get("reason") or stop_of(state)[1] or "no new case to train on",
+        reason=reason_of(state) or "no new case to train on",
         packages=tuple(_package(work, p["digest"], p["path"]) for p in state.packages),
         trained=tuple(_trained(work)),
         stages=tuple(

@@ -6,22 +6,30 @@ that is not in it is done again, from its own checkpoints.
 
 from __future__ import annotations
 
+import os
 import re
-import resource
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+import psutil
 
 from ka2er_training.energy import EnergyMeter
+from ka2er_training.plan import preset
+from ka2er_training.presets import check_choice
 from ka2er_training.workspace import read_json, write_json
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.package import read_package
+from napari_ka2er.model.config import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from ka2er_training.workspace import Workspace
-    from napari_ka2er.model.config import Mode
+    from napari_ka2er.core.package import Package
 
 STAGES = (
     "ingest",
@@ -38,6 +46,14 @@ RUNNING, PROMOTED, REFUSED, NOTHING = "running", "promoted", "refused", "nothing
 ABANDONED = "abandoned"
 LOCK = "retrain"  # one round at a time in a workspace
 _ROUND = re.compile(r"round-(\d{4})")
+_LEAST = {
+    "steps": 1,
+    "polish_steps": 0,
+    "click_steps": 0,
+    "expert_epochs": 1,
+    "checkpoint_every": 1,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +62,8 @@ class RoundOptions:
 
     Parameters
     ----------
-    preset : str
-        The student's, ``"tiny"`` or ``"base"``.
+    preset : str or None
+        The student's, ``"tiny"`` or ``"base"``; None: that of the student to go on from.
     from_scratch : bool
         Train everything anew, with full schedules, on the same data.
     steps, polish_steps, click_steps, expert_epochs : int or None
@@ -66,7 +82,7 @@ class RoundOptions:
         Whether all is trained even if the labels seem to belong to other images.
     """
 
-    preset: str = "tiny"
+    preset: str | None = None
     from_scratch: bool = False
     steps: int | None = None
     polish_steps: int | None = None
@@ -78,6 +94,22 @@ class RoundOptions:
     seed: int | None = None
     keep_going: bool = False
     accept_labels: bool = False
+
+    def check(self) -> None:
+        """Refuse what no round could be trained with; when it is read it need not be right.
+
+        Raises
+        ------
+        UserError
+            If a preset or mode is unknown, or a number out of its bounds.
+        """
+        if self.preset is not None:
+            preset(self.preset)
+        check_choice(self.mode, get_args(Mode), "mode")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < 2**32:
+                raise UserError(f"{name} of at least {least}", f"{value}")
 
 
 @dataclass(slots=True)
@@ -179,19 +211,29 @@ def unfinished(workspace: Workspace) -> RoundState | None:
 
 
 def refused_packages(workspace: Workspace) -> list[Path]:
-    """Return the kept packages of refused and abandoned rounds that no later round has taken."""
+    """Return the kept packages of refused and abandoned rounds of which a case still waits."""
     from ka2er_training.ledger import packages_folder
 
-    taken = {
-        str(case.get("package"))
-        for task in workspace.tasks
-        for case in workspace.manifest(task)
-        if case["split"] != "queued"
-    }
-    lost = [state for state in rounds(workspace) if state.status in (REFUSED, ABANDONED)]
-    digests = dict.fromkeys(package["digest"] for state in lost for package in state.packages)
-    kept = [packages_folder(workspace, digest) for digest in digests if digest not in taken]
-    return [folder for folder in kept if folder.is_dir()]
+    states = [state for state in rounds(workspace) if state.status in (REFUSED, ABANDONED)]
+    lost = {package["digest"]: state.number for state in states for package in state.packages}
+    kept = {packages_folder(workspace, digest): number for digest, number in lost.items()}
+    return [
+        folder
+        for folder, number in kept.items()
+        if folder.is_dir() and _waits(workspace, read_package(folder), number)
+    ]
+
+
+def _waits(workspace: Workspace, package: Package, number: int) -> bool:
+    """Return whether a round has withdrawn a case of a package that no later round has corrected.
+
+    What it has corrected of the hold-out is not withdrawn.
+    """
+    known = {case["image"]: case for case in workspace.manifest(package.task.name)}
+    entries = [known.get(case.content, {"split": "queued"}) for case in package.cases]
+    return any(
+        entry["split"] == "queued" or (entry.get("round") or 0) < number for entry in entries
+    )
 
 
 def _read(path: Path) -> RoundState:
@@ -206,11 +248,19 @@ def now() -> str:
 
 def cpu_seconds() -> float:
     """Return the processor time of this process and those it has started and seen end."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    used = os.times()  # on Windows without other processes
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def peak_mib() -> int:
-    """Return the largest resident size so far of this process or one it has started."""
+    """Return the largest resident size so far of this process or one it has started.
+
+    Where the system does not tell, on Windows, the present size of this one.
+    """
+    try:
+        import resource
+    except ImportError:
+        return int(psutil.Process().memory_info().rss / 2**20)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return round(max(one.ru_maxrss for one in used) / 1024)
+    per_mib = 2**20 if sys.platform == "darwin" else 2**10
+    return round(max(one.ru_maxrss for one in used) / per_mib)

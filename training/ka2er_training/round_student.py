@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.distributed import rank
 from ka2er_training.reamalgamate import amalgamate_anew, reamalgamate, warm_recipe
 from ka2er_training.round_ingredients import round_ingredients
+from ka2er_training.round_preset import config_of, preset_of
 from ka2er_training.round_state import RoundOptions, options_of, round_folder
 from ka2er_training.students import AmalgamationPlan, data_of, recipe_of
 from ka2er_training.teaching import kept_habits
@@ -51,7 +52,7 @@ def make_student(
     experts : mapping of str to str
         Folder of each task's expert.
     device : str
-        Where to train.
+        Where to train; ``"auto"`` is decided here.
     progress, cancelled : callable, optional
         See `ka2er_training.loop.train`.
 
@@ -61,12 +62,13 @@ def make_student(
         Plain data: ``folder``, and steps and seconds per part.
     """
     from napari_ka2er.model.checkpoint import load_student, save_student
+    from napari_ka2er.model.device import resolve_device
 
     workspace = Workspace.open(folder)
     out, told = student_candidate(workspace, number), round_folder(workspace, number)
     if (out / "student.json").is_file() and (told / "student_notes.json").is_file():
         return {"folder": str(out), **read_json(told / "student_notes.json")}
-    options = options_of(workspace, number)
+    options, device = options_of(workspace, number), str(resolve_device(device))
     loaded = load_student(workspace.folder / "students" / before)
     parent, habits = loaded.student, kept_habits(loaded.card.get("notes", {}))
     places = {name: Path(place) for name, place in experts.items()}
@@ -97,9 +99,10 @@ def round_recipe(
     neither its length nor its sizes.
     """
     seed = number if options.seed is None else options.seed
+    sizes_of = options.preset or preset_of(config_of(workspace))
     if options.from_scratch:
         plan = AmalgamationPlan(
-            preset=options.preset,
+            preset=sizes_of,
             steps=options.steps,
             polish_steps=options.polish_steps,
             click_steps=options.click_steps,
@@ -113,7 +116,7 @@ def round_recipe(
         "polish": options.polish_steps,
         "clicks": options.click_steps,
     }
-    recipe = warm_recipe(workspace.settings.retrain, options.preset, seed, steps, habits)
+    recipe = warm_recipe(workspace.settings.retrain, sizes_of, seed, steps, habits)
     if options.checkpoint_every is None:
         return recipe
     sizes: dict[str, Any] = {

@@ -26,6 +26,7 @@ from napari_ka2er.core.errors import CancelledError
 from napari_ka2er.core.io import read_volume
 from napari_ka2er.core.io.atomic import replacing
 from napari_ka2er.model.checkpoint import load_student
+from napari_ka2er.model.device import resolve_device
 from napari_ka2er.model.experts import Expert
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def student_system(
     folder: Path, mode: Mode = "sparse", device: str = "cpu", workspace: Workspace | None = None
 ) -> System:
     """Return the student in a folder; with a workspace it shares experts' features with others."""
-    loaded = load_student(folder, device)
+    loaded = load_student(folder, resolve_device(device))
     tasks = tuple(entry.task.name for entry in loaded.config.tasks)
     experts = tuple(entry.name for entry in loaded.config.experts)
     features = None if workspace is None else features_folder(workspace)
@@ -101,7 +102,7 @@ def student_system(
 
 def expert_system(folder: Path, device: str = "cpu") -> System:
     """Return the expert in a folder."""
-    expert = Expert.load(folder, device)
+    expert = Expert.load(folder, resolve_device(device))
     name = expert.task.name
     return System(expert.digest, ExpertSegmenter(expert, f"expert {name}"), (name,))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import run_child
@@ -12,6 +13,7 @@ from ka2er_training.holdout import check_training_data
 from ka2er_training.nnunet import FOLD, Job, environment, model_folder
 from ka2er_training.round_state import options_of, round_folder
 from ka2er_training.workspace import Workspace, read_json
+from napari_ka2er.core.io.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,16 +62,26 @@ def expert_from_scratch(
     }
 
 
+def _let_see(folder: Path, place: Path) -> None:
+    """Let a folder be found in another place, by a link, or by a copy where none may be made."""
+    if place.exists():
+        return
+    try:
+        os.symlink(folder, place, target_is_directory=True)
+    except OSError:  # Windows wants a right for it; some network disks have no links
+        with replacing(place) as partial:
+            shutil.copytree(folder, partial)
+
+
 def _job(workspace: Workspace, number: int, task: str, device: str) -> tuple[Job, Path, str]:
     """Return nnU-Net's job, the folder that looks to it like a workspace, and the device."""
     from napari_ka2er.model.device import resolve_device
 
     shadow = round_folder(workspace, number) / "scratch"
-    for name in ("preprocessed", "experts"):
-        (shadow / name).mkdir(parents=True, exist_ok=True)
-    if not (shadow / "datasets").exists():
-        os.symlink(workspace.folder / "datasets", shadow / "datasets", target_is_directory=True)
     record, settings = workspace.record(task), workspace.settings
+    for name in ("preprocessed", "experts", "datasets"):
+        (shadow / name).mkdir(parents=True, exist_ok=True)
+    _let_see(workspace.dataset_folder(task), shadow / "datasets" / record.dataset)
     where = resolve_device(device)
     seed = options_of(workspace, number).seed
     job = Job(

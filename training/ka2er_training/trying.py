@@ -117,6 +117,8 @@ class Decision:
         In the order in which they were made: the new one, then interpolations.
     before, after : Scored
         Of the old one, and of `folder`.
+    first : Scored or None
+        Of the new one itself, where an interpolation passed.
     """
 
     promoted: bool
@@ -125,6 +127,11 @@ class Decision:
     tries: tuple[Verdict, ...]
     before: Scored
     after: Scored
+    first: Scored | None = None
+
+    def refused(self, new: Path) -> Decision:
+        """Return the decision if something else stops what has passed: `new` itself, refused."""
+        return replace(self, promoted=False, folder=new, after=self.first or self.after)
 
     @property
     def verdict(self) -> Verdict:
@@ -161,7 +168,7 @@ def try_gate(contest: Contest, work: Path) -> Decision:
         tries.append(verdict.with_share(share))
         if verdict.promoted:
             reason = f"{verdict.reason} (an interpolation with {share:g} of the new weights)"
-            return Decision(True, folder, reason, tuple(tries), before, after)
+            return Decision(True, folder, reason, tuple(tries), before, after, first)
     tail = f"no interpolation: {why_not}" if why_not else "no interpolation passed either"
     reason = f"{tries[0].reason}; {tail}"
     return Decision(False, contest.new, reason, tuple(tries), before, first)

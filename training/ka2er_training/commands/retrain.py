@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
     command.add_argument("packages", type=Path, metavar="PACKAGE", nargs="*")
     for name, told in _SWITCHES.items():
         command.add_argument(f"--{name}", action="store_true", help=told)
-    command.add_argument("--preset", default="tiny", help="tiny or base (default: %(default)s)")
+    command.add_argument("--preset", help="tiny or base (default: that of the current student)")
     command.add_argument(
         "--mode", default="sparse", choices=["sparse", "full", "distilled"], help="of the gate"
     )
@@ -69,7 +69,8 @@ def run_retrain(args: argparse.Namespace) -> dict[str, Any]:
         plan = dry_run(args.folder, packages, options)
         _tell(plan)
         return plan
-    device = str(resolve_device(args.device))
+    here = str(resolve_device(args.device))  # the gates work here, wherever is trained
+    device = args.device if args.executor else here
     with progress_bar() as show, progress_in(args.progress, show) as tell:
         result = retrain(
             args.folder, packages, options, resume=args.resume, device=device,
