@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.model.trained_models import Model, make_model_folder, noisy_volume, r
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.resampling import grid_of
 from napari_ka2er.core.volume import Geometry, Volume
+from napari_ka2er.model import expert_store
 from napari_ka2er.model.alignment import align, token_geometry
 from napari_ka2er.model.expert_features import decode
 from napari_ka2er.model.expert_image import pad
@@ -251,7 +253,7 @@ class TestCache:
             expert.look(noisy_volume(), FINE, tmp_path, stages=[2]),
             expert.look(noisy_volume(), FINE, tmp_path),
         ]
-        assert len(list(tmp_path.iterdir())) == len(looks) - 1
+        assert len(list(tmp_path.glob("[!.]*"))) == len(looks) - 1
 
     def test_a_damaged_entry_is_made_anew(self, expert, tmp_path):
         volume = noisy_volume()
@@ -260,7 +262,7 @@ class TestCache:
         entry.write_text(entry.read_text("utf-8")[:20])
         view = expert.look(volume, FINE, tmp_path)
         assert not view.filled.any()
-        assert [path.name for path in tmp_path.iterdir()] == [entry.parent.name]
+        assert [path.name for path in tmp_path.glob("[!.]*")] == [entry.parent.name]
 
     def test_a_full_disk_is_told_before_it_ends_the_process(self, expert, tmp_path, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
@@ -309,6 +311,31 @@ def test_a_window_counts_as_filled_only_after_its_values_are_written(tmp_path):
     assert again.filled.all()
     assert (again.maps[0] == 1).all()
     assert json.loads((again.folder / "entry.json").read_text("utf-8"))["volume"] == "a"
+
+
+def test_two_that_make_one_store_at_once_do_not_destroy_each_other_s(tmp_path, monkeypatch):
+    """One of them finds no store, is held up, and another one makes it and fills it meanwhile."""
+    arguments = (tmp_path, {0: (1, 4, 4, 4)}, (1, 1, 1), {"volume": "a"})
+    belongs, others = expert_store._belongs, []
+
+    def fill():
+        whole = (slice(None),) * 3
+        FeatureStore.on_disk(*arguments).write((0, 0, 0), {0: (whole, np.ones((1, 4, 4, 4)))})
+
+    def held_up(folder, identity):
+        found = belongs(folder, identity)
+        if not others:
+            others.append(Thread(target=fill))
+            others[0].start()
+            others[0].join(timeout=1)
+        return found
+
+    monkeypatch.setattr(expert_store, "_belongs", held_up)
+    store = FeatureStore.on_disk(*arguments)
+    others[0].join(timeout=10)
+    assert store.filled.all()
+    assert (store.maps[0] == 1).all()
+    assert (FeatureStore.on_disk(*arguments).maps[0] == 1).all()
 
 
 LATTICES = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock
 
 from napari_ka2er.core.errors import UserError
 
@@ -84,8 +85,11 @@ class FeatureStore:
         key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
         folder = cache_dir / key[:32]
         try:
-            if not _belongs(folder, identity):
-                _create(folder, shapes, n_windows, identity)
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            # Between check and making, another process could make and fill what is removed here.
+            with FileLock(cache_dir / f".{folder.name}.lock"):
+                if not _belongs(folder, identity):
+                    _create(folder, shapes, n_windows, identity)
             _check_room(folder, shapes)
             maps = {stage: _open(folder / f"stage{stage}.npy") for stage in shapes}
             return cls(maps, _open(folder / "filled.npy"), folder)
@@ -139,8 +143,7 @@ def _create(
     n_windows: Sequence[int],
     identity: Mapping[str, Any],
 ) -> None:
-    """Build the store beside its place and rename it, as another process may do the same."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Build the store beside its place and rename it, so that it is whole or not there."""
     shutil.rmtree(folder, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
@@ -149,8 +152,7 @@ def _create(
         _allocate(building / "filled.npy", np.bool_, n_windows)
         text = json.dumps({"format": FORMAT_VERSION, **identity}, indent=2)
         (building / "entry.json").write_text(text, encoding="utf-8")
-        if not folder.exists():
-            os.replace(building, folder)
+        os.replace(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
