@@ -1,5 +1,6 @@
 """Packages: what training gets out of a session, and what must not get in."""
 
+import gzip
 import json
 import shutil
 
@@ -111,6 +112,20 @@ def test_geometry_and_voxels_are_those_of_the_file_the_volume_was_read_from(tmp_
         for name in (b"DOE", b"doe", b"clinic"):
             assert name not in copy.header.binaryblock
     np.testing.assert_array_equal(nib.load(packaged.images[0]).get_fdata(), data)
+
+
+def test_extensions_of_nifti_stay_at_home_and_in_the_volume(tmp_path):
+    image = nib.Nifti1Image(np.arange(480, dtype=np.int16).reshape(SHAPE[::-1]), np.eye(4))
+    secret = b"PatientName=DOE^JANE 1970-01-01"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", secret))
+    nib.save(image, tmp_path / "scan.nii.gz")
+    volume = read_volume(tmp_path / "scan.nii.gz")
+    case = Correction(volume, new_labels(), TASK, WHOLE)
+    (packaged,) = read_package(export_package(tmp_path / "p", [case])).cases
+    for path in (packaged.images[0], packaged.labels):
+        assert not nib.load(path).header.extensions
+        assert secret not in gzip.decompress(path.read_bytes())
+    assert len(volume.header["nifti"].extensions) == 1
 
 
 def test_names_of_people_do_not_leave_the_house_unless_asked_to(tmp_path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from tests.core.acting import SHAPE, TASK, act, new_volume
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.records import ACTIONS, BOXES, read_records
+from napari_ka2er.core.review import Reviewed
 from napari_ka2er.core.session import Session
 from napari_ka2er.core.sessions import (
     create_session,
     find_sessions,
     replay,
     restore_session,
+    session_folders,
     source_of,
 )
 from napari_ka2er.core.task import Label
@@ -126,6 +129,122 @@ def test_a_flipped_byte_ends_the_log_before_it_and_nothing_is_thrown_away(
     kept = b"".join(p.read_bytes() for p in folder.glob("damaged-*"))
     if file == ACTIONS and n_actions < len(states) - 2:
         assert (folder / ACTIONS).read_bytes() + kept == bytes(content)
+
+
+def written(folder, n_steps=3):
+    """A session's folder with so many steps, and the state after each."""
+    session = create_session(folder, new_volume(), TASK)
+    states = [state_of(session)]
+    for value in range(1, n_steps + 1):
+        session.write((slice(0, 1),) * 3, np.array([[[value]]]), "brush")
+        states.append(state_of(session))
+    session.close()
+    return states
+
+
+@pytest.mark.parametrize("file", [BOXES, ACTIONS])
+def test_a_file_that_cannot_be_read_for_a_moment_costs_nothing(tmp_path, file):
+    folder = tmp_path / "s"
+    states = written(folder)
+    before = (folder / ACTIONS).read_bytes()
+    (folder / file).rename(tmp_path / "away")  # as a virus scanner or a network disk does
+
+    for read in (lambda: restore_session(folder, new_volume()), lambda: replay(folder)):
+        with pytest.raises(UserError, match=rf"read .*{file}.*try again"):
+            read()
+
+    (tmp_path / "away").replace(folder / file)
+    assert (folder / ACTIONS).read_bytes() == before
+    assert not list(folder.glob("damaged-*"))
+    restored = restore_session(folder, new_volume())  # and nobody holds its lock
+    assert state_of(restored)[:-1] == states[-1][:-1]
+    restored.close()
+
+
+def test_an_error_of_the_disk_while_reading_is_no_damage(tmp_path, monkeypatch):
+    written(tmp_path / "s")
+
+    def fail(self, *args, **options):
+        if self.name == BOXES and args == ("rb",):
+            raise PermissionError(13, "Permission denied")
+        return real(self, *args, **options)
+
+    real = Path.open
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(UserError, match="Permission denied"):
+        restore_session(tmp_path / "s", new_volume())
+    monkeypatch.undo()
+    assert len(list(read_records(tmp_path / "s"))) == 3
+
+
+def test_actions_of_a_later_version_are_refused_and_not_cut_off(tmp_path):
+    folder = tmp_path / "s"
+    written(folder)
+    text = json.dumps({"n": 3, "time_s": 1.0, "kind": "dream"})
+    with (folder / ACTIONS).open("a") as file:
+        file.write(f"{text}\t{zlib.crc32(text.encode()):08x}\n")
+    before = (folder / ACTIONS).read_bytes()
+    with pytest.raises(UserError, match=r"line 4 of .*update napari-ka2er"):
+        restore_session(folder, new_volume())
+    assert (folder / ACTIONS).read_bytes() == before
+
+
+def test_what_is_cut_off_is_kept_and_counted_also_a_single_line_and_a_second_time(tmp_path):
+    folder = tmp_path / "s"
+    states = written(folder)
+    whole = (folder / ACTIONS).read_bytes()
+    for _ in range(2):
+        (folder / ACTIONS).write_bytes(whole[:-3])  # the last line, torn
+        restored = restore_session(folder, new_volume())
+        assert (restored.n_set_aside, restored.state.history.n_done) == (1, 2)
+        assert state_of(restored)[:-1] == states[2][:-1]
+        restored.close()
+    kept = sorted(folder.glob("damaged-*.jsonl"))
+    assert len(kept) == 2
+    assert all(whole[:-3].endswith(path.read_bytes()) for path in kept)
+    damaged = bytearray(whole)
+    damaged[5] ^= 1
+    (folder / ACTIONS).write_bytes(damaged)
+    restored = restore_session(folder, new_volume())
+    assert restored.n_set_aside == 3
+    assert (folder / "damaged-0.jsonl").read_bytes() == damaged
+    restored.close()
+    again = restore_session(folder, new_volume())
+    assert again.n_set_aside == 0
+    again.close()
+
+
+def test_marks_of_review_in_logs_of_before_replay_as_they_did(tmp_path):
+    folder = tmp_path / "s"
+    create_session(folder, new_volume(), TASK).close()
+    deeds = [(0, 2, True), (None, 0, True), (0, 1, False), (None, 0, False), (1, 3, True)]
+    with (folder / ACTIONS).open("a") as file:
+        for n, (axis, index, reviewed) in enumerate(deeds):
+            mark = {"kind": "review", "axis": axis, "index": index, "reviewed": reviewed}
+            text = json.dumps({"n": n, "time_s": 1.0, **mark})
+            file.write(f"{text}\t{zlib.crc32(text.encode()):08x}\n")
+    twin, seen = Session(new_volume(), TASK), []
+    for record in read_records(folder):
+        twin.state.apply(record)
+        seen.append(twin.state.reviewed.to_json())
+    assert seen == [
+        {"whole": False, "slices": [[2], [], []]},
+        {"whole": True, "slices": [[2], [], []]},
+        {"whole": True, "slices": [[2], [], []]},
+        {"whole": False, "slices": [[2], [], []]},
+        {"whole": False, "slices": [[2], [3], []]},
+    ]
+
+
+def test_what_was_taken_back_from_a_reviewed_volume_is_in_the_log(tmp_path):
+    session = create_session(tmp_path / "s", new_volume(), TASK)
+    session.review_slice(1, 3)
+    session.review_volume()
+    session.review_slice(0, 2, reviewed=False)
+    assert replay(tmp_path / "s").state.reviewed == session.state.reviewed
+    assert session.state.reviewed.slices == ({0, 1, 3}, frozenset(), frozenset())
+    session.review_volume(False)
+    assert replay(tmp_path / "s").state.reviewed == session.state.reviewed == Reviewed()
 
 
 WORKER = """
@@ -295,3 +414,21 @@ def test_a_folder_with_something_in_it_is_not_used(tmp_path):
     (tmp_path / "s" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="empty or new folder"):
         create_session(tmp_path / "s", new_volume(), TASK)
+
+
+def test_sessions_are_found_by_the_place_of_their_volume_without_their_logs(tmp_path, monkeypatch):
+    volume = Volume(np.zeros((3, 4, 5), np.uint8), np.diag([2.0, 1.0, 1.0, 1.0]), name="here")
+    moved = volume.affine + np.diag([0, 0, 0.5, 0])
+    create_session(tmp_path / "here", volume, TASK).close()
+    create_session(tmp_path / "there", Volume(volume.data, moved), TASK).close()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "session.json").write_text("{")
+    [found] = find_sessions(tmp_path, volume.geometry)
+    assert found.folder == tmp_path / "here"
+    [found] = find_sessions(tmp_path, digest=volume.digest())
+    assert found.volume_name == "here"
+    monkeypatch.setattr("napari_ka2er.core.sessions.read_records", None)
+    assert session_folders(tmp_path, volume.geometry) == [tmp_path / "here"]
+    assert session_folders(tmp_path, volume.geometry, "another") == []
+    assert len(session_folders(tmp_path)) == 2
+    assert session_folders(tmp_path / "nowhere") == []

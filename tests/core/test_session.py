@@ -288,6 +288,26 @@ def test_every_slice_across_one_axis_is_the_whole_volume():
     assert Reviewed.from_json(reviewed.to_json()) == reviewed
 
 
+@pytest.mark.parametrize("how", ["whole", "slice by slice"])
+def test_a_slice_taken_back_from_a_reviewed_volume_leaves_all_but_it(session, how):
+    session.review_slice(2, 9)
+    if how == "whole":
+        session.review_volume()
+    else:
+        for index in range(SHAPE[1]):
+            session.review_slice(1, index)
+    assert session.state.reviewed.has_slice(0, 3, SHAPE)
+    session.review_slice(0, 3, reviewed=False)
+    expected = np.ones(SHAPE, bool)
+    expected[3] = False
+    np.testing.assert_array_equal(session.state.reviewed.mask(SHAPE), expected)
+    assert not session.state.reviewed.has_slice(0, 3, SHAPE)
+    session.review_slice(0, 3)
+    assert session.state.reviewed.is_whole(SHAPE)
+    session.review_volume(False)
+    assert session.state.reviewed.is_empty()
+
+
 def test_a_prompt_outside_the_volume_is_refused(session):
     number = session.add_object(1)
     with pytest.raises(UserError, match="it was ignored"):
@@ -384,6 +404,48 @@ def test_strokes_made_while_the_decoder_works_stay(session):
     assert session.mask[0, 0, :6].tolist() == [1, 0, 2, 1, 1, 1]
     session.undo()  # the answer is a step of its own now: the stroke came between
     assert session.mask[0, 0, :6].tolist() == [1, 0, 2, 0, 0, 1]
+
+
+LEAK = """
+    x ->           0 1 2 3 4 5
+    automatic      . . 2 2 3 3
+    + click        1 1 1 1 1 1     (a leak over the other labels)
+    brush          1 1 1 2 1 1     (voxel 3 repainted)
+    - click        1 . 2 2 3 3
+"""
+
+
+@pytest.mark.parametrize("corrects", [True, False])
+@pytest.mark.parametrize("locked", [None, 3])
+def test_a_negative_click_on_a_leak_gives_back_what_it_ran_over(session, corrects, locked):
+    row = box((0, 1), (0, 1), (0, 6))
+    session.write(row, np.array([[[0, 0, 2, 2, 3, 3]]]), "automatic")
+    number = session.add_object(1, corrects)
+    session.add_prompt(number, at(session, 0, 0, 0))
+    answer(session, number, row)
+    session.write(box((0, 1), (0, 1), (3, 4)), np.array([[[2]]]), "brush")
+    if locked:
+        session.set_locked(locked)
+    before = session.mask.copy()
+    session.add_prompt(number, at(session, 0, 0, 4, positive=False))
+    answer(session, number, row, np.array([[[1, 0, 0, 0, 0, 0]]], bool))
+    given_back = [0, 0] if locked else [3, 3]  # a locked label gains nothing, a leak does not stay
+    assert session.mask[0, 0, :6].tolist() == [1, 0, 2, 2, *given_back], LEAK
+    session.undo()
+    np.testing.assert_array_equal(session.mask, before)
+
+
+def test_a_negative_click_takes_nothing_from_elsewhere(session):
+    """Another object's leak, and voxels the label had before, become nothing, as ever."""
+    row = box((0, 1), (0, 1), (0, 6))
+    session.write(row, np.array([[[1, 1, 2, 2, 0, 0]]]), "automatic")
+    first = session.add_object(1)
+    session.add_prompt(first, at(session, 0, 0, 3))
+    answer(session, first, box((0, 1), (0, 1), (3, 4)))
+    second = session.add_object(1)
+    session.add_prompt(second, at(session, 0, 0, 0, positive=False))
+    answer(session, second, row, np.zeros((1, 1, 6), bool))
+    assert session.mask[0, 0, :6].tolist() == [0, 0, 2, 0, 0, 0]
 
 
 def test_an_empty_answer_is_an_answer(session):

@@ -70,6 +70,26 @@ def test_the_shown_slice_is_marked_and_unmarked(session, controller, viewer, pre
     assert session.state.reviewed.slices[0] == set()
 
 
+def test_of_a_reviewed_volume_the_shown_slice_is_taken_back(session, controller, viewer, press):
+    controller.review(True)
+    viewer.dims.set_point(0, controller.view.labels.data_to_world((7, 0, 0))[0])
+    press("Shift+K")
+    assert not session.state.reviewed.whole
+    assert session.state.reviewed.slices[0] == set(range(session.volume.shape[0])) - {7}
+    press("Shift+K")
+    assert session.state.reviewed.is_whole(session.volume.shape)
+
+
+def test_without_the_labels_layer_a_mark_is_refused_in_one_line(
+    session, controller, viewer, press, failures
+):
+    viewer.layers.remove(controller.view.labels)
+    press("Shift+K", controller.view.points)
+    assert len(failures) == 1
+    assert "show the layers again" in failures[0]
+    assert session.state.reviewed.is_empty()
+
+
 def test_undo_and_redo_are_the_session_s(session, controller, press, qtbot):
     write(controller, qtbot, (slice(2, 5),) * 3, 1)
     press("Ctrl+Z")

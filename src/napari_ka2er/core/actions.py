@@ -107,11 +107,16 @@ class LockChange:
 
 @dataclass(frozen=True, slots=True)
 class ReviewChange:
-    """A slice, or the whole volume (`axis` is None), was marked as reviewed or not."""
+    """A slice, or the whole volume (`axis` is None), was marked as reviewed or not.
+
+    What is taken back in `version` 2 is not reviewed afterwards.  In logs of before, 1, a slice
+    stays so while the whole volume is, and so do slices when the whole volume is taken back.
+    """
 
     axis: int | None
     index: int
     reviewed: bool
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

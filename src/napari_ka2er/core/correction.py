@@ -197,6 +197,7 @@ def _without_names(volume: Volume) -> Volume:
     header = {key: value for key, value in volume.header.items() if key != "labels"}
     if "nifti" in header:
         header["nifti"] = header["nifti"].copy()
+        header["nifti"].extensions.clear()  # they tell of the acquisition, often of the patient
         for name in ("descrip", "aux_file", "intent_name", "db_name", "data_type"):
             if name in header["nifti"]:
                 header["nifti"][name] = b""

@@ -144,14 +144,17 @@ class EditableLabels:
         self._commit(StudentChange(version, mode))
 
     def review_slice(self, axis: int, index: int, reviewed: bool = True) -> None:
-        """Vouch for the labels of a slice across axis 0, 1 or 2 (Z, Y, X)."""
+        """Vouch for the labels of a slice across axis 0, 1 or 2 (Z, Y, X), or no longer.
+
+        A slice taken back from a volume that is wholly reviewed leaves all of it but that slice.
+        """
         if axis not in (0, 1, 2) or not 0 <= index < self.volume.shape[axis]:
             raise UserError(f"a slice of a volume of {self.volume.shape}", f"{index} across {axis}")
-        self._commit(ReviewChange(axis, index, reviewed))
+        self._commit(ReviewChange(axis, index, reviewed, version=2))
 
     def review_volume(self, reviewed: bool = True) -> None:
-        """Vouch for the labels of the whole volume."""
-        self._commit(ReviewChange(None, 0, reviewed))
+        """Vouch for the labels of the whole volume, or for none of them."""
+        self._commit(ReviewChange(None, 0, reviewed, version=2))
 
     def prepare(self, region: tuple[slice, ...], values: NDArray[Any]) -> PreparedEdit:
         """Compare and pack the labels wanted in a region, but change nothing yet.

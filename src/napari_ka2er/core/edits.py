@@ -44,6 +44,10 @@ class Held:
         """Return the bytes."""
         return self.data
 
+    def is_intact(self) -> bool:
+        """Return True: nothing happens to bytes in memory."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -60,16 +64,32 @@ class Stored:
         return 0
 
     def read(self) -> bytes:
-        """Return the bytes; raises `UserError` if the file no longer has them."""
+        """Return the bytes; raises `UserError` if the file no longer has them, or not now."""
+        data = self._present()
+        if not self._is_right(data):
+            raise UserError(f"the bytes that were written to {self.path}", "other ones")
+        return data
+
+    def is_intact(self) -> bool:
+        """Return whether the bytes are as they were written.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read now, which says nothing of them.
+        """
+        return self._is_right(self._present())
+
+    def _is_right(self, data: bytes) -> bool:
+        return len(data) == self.length and zlib.crc32(data) == self.checksum
+
+    def _present(self) -> bytes:
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
-                data = file.read(self.length)
+                return file.read(self.length)
         except OSError as error:
-            raise UserError(f"the session's file {self.path}", f"{error.strerror}") from error
-        if zlib.crc32(data) != self.checksum or len(data) != self.length:
-            raise UserError(f"the bytes that were written to {self.path}", "other ones")
-        return data
+            raise unreadable(self.path, error) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,12 @@ class Delta:
             part = overlap(where, shared)
             if part is not None:
                 yield part, values[within(part, where)]
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """Return how to tell that a file of a session cannot be read now; it may be again."""
+    remedy = "nothing was changed: try again once the file is there and free"
+    return UserError(f"to read {path}", error.strerror or f"{error}", remedy)
 
 
 def warm_up() -> None:

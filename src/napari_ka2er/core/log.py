@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -46,7 +48,8 @@ class SessionLog:
     Raises
     ------
     UserError
-        If the folder holds no session, or another process has it open.
+        If the folder holds no session, another process has it open, or a file cannot be read now;
+        the log is then as it was.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,10 +63,12 @@ class SessionLog:
             raise UserError(
                 "a session that no other window has open", f"{folder}", "close the other window"
             ) from error
-        self._n_actions, end = _intact(folder)
-        _set_aside(folder, end)
-        self._lines = _open(folder / ACTIONS)
-        self._boxes = _open(folder / BOXES)
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
+            self._n_actions, end = _intact(folder)
+            self._n_set_aside = _set_aside(folder, end)
+            self._lines, self._boxes = _open(folder / ACTIONS), _open(folder / BOXES)
+            undo.pop_all()
 
     @classmethod
     def create(cls, folder: Path, header: dict[str, Any]) -> SessionLog:
@@ -95,6 +100,11 @@ class SessionLog:
     def n_actions(self) -> int:
         """Number of committed actions."""
         return self._n_actions
+
+    @property
+    def n_set_aside(self) -> int:
+        """Number of damaged lines, and those after them, that opening it has moved to a file."""
+        return self._n_set_aside
 
     def records(self) -> Iterator[Record]:
         """Yield the committed actions, oldest first."""
@@ -174,17 +184,31 @@ def _intact(folder: Path) -> tuple[int, int]:
     return len(ends) - 1, ends[-1]
 
 
-def _set_aside(folder: Path, end: int) -> None:
-    """Cut the log after its intact part; more than one torn line is kept in a file of its own."""
+def _set_aside(folder: Path, end: int) -> int:
+    """Cut the log after its intact part and keep the rest in a new file; return its lines."""
     path = folder / ACTIONS
     if not path.exists() or path.stat().st_size == end:
-        return
-    with path.open("r+b") as file:
-        file.seek(end)
-        rest = file.read()
-        if b"\n" in rest[:-1]:
-            (folder / f"damaged-{end}.jsonl").write_bytes(rest)
-        file.truncate(end)
+        return 0
+    try:
+        with path.open("r+b") as file:
+            file.seek(end)
+            rest = file.read()
+            _keep(folder, end, rest)
+            file.truncate(end)
+    except OSError as error:
+        got = f"{folder}: {error.strerror}"
+        raise UserError("to set aside a damaged part of the log", got) from error
+    return len(rest.rstrip(b"\n").split(b"\n"))
+
+
+def _keep(folder: Path, end: int, rest: bytes) -> None:
+    """Write what is cut off into a file that is not there yet, and wait for the disk."""
+    names = chain([f"damaged-{end}"], (f"damaged-{end}-{n}" for n in count(2)))
+    path = next(p for name in names if not (p := folder / f"{name}.jsonl").exists())
+    with path.open("xb") as file:
+        file.write(rest)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _open(path: Path) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_ka2er.core.actions import Edit, PromptChange, PromptedObject
-from napari_ka2er.core.boxes import union, within
+from napari_ka2er.core.boxes import overlap, union, within
 from napari_ka2er.core.history import contribution
 from napari_ka2er.core.prompts import Prompt, positions_of
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from napari_ka2er.core.history import History
     from napari_ka2er.core.state import SessionState
     from napari_ka2er.core.volume import Geometry
+
+    Contribution = tuple[Region, NDArray[np.bool_], Labels]  # what `contribution` returns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,17 +113,36 @@ def with_result(
     target, box = request.object, region
     before = request.previous()[region]
     found = None
-    if request.restarts:
+    if request.restarts or (before & ~result).any():
         found = contribution(state.mask, state.history.newest_first(), target.number)
-    if found is not None:
+    if found is not None and request.restarts:
         box = union(region, found[0])
     labels = state.mask[box].copy()
-    if found is not None:
+    if found is not None and request.restarts:
         labels[within(found[0], box)] = found[2]
     inner = labels[within(region, box)]
-    inner[before & ~result & (inner == target.label)] = 0
+    lost = before & ~result & (inner == target.label)
+    inner[lost] = _underneath(state, target.label, region, found)[lost]
     inner[result & ~before] = target.label
     return box, labels
+
+
+def _underneath(
+    state: SessionState, label: int, region: Region, found: Contribution | None
+) -> Labels:
+    """Return what is left in `region` where an object loses voxels.
+
+    It is the other label that the object itself took them from, else nothing.  A locked label
+    gains none, also not its own again: those become nothing, as a leak that stays would be worse.
+    """
+    labels = np.zeros_like(state.mask[region])
+    shared = None if found is None else overlap(found[0], region)
+    if found is not None and shared is not None:
+        where = within(shared, found[0])
+        own, without = found[1][where], found[2][where]
+        is_given_back = own & ~np.isin(without, (label, *state.locked))
+        labels[within(shared, region)] = np.where(is_given_back, without, 0)
+    return labels
 
 
 def touches(prompt: Prompt, geometry: Geometry) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_ka2er.core.actions import Action, Edit, action_from_json, action_to_json
-from napari_ka2er.core.edits import Delta, Stored
+from napari_ka2er.core.edits import Delta, Stored, unreadable
+from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,23 +27,36 @@ class Record:
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """Yield the committed actions of a folder up to the first damage, oldest first; only reads."""
+    """Yield the committed actions of a folder up to the first damage, oldest first; only reads.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read now, or holds actions of a later version: neither is damage.
+    """
     return (record for record, _ in records_and_ends(folder))
 
 
 def records_and_ends(folder: Path) -> Iterator[tuple[Record, int]]:
-    """Yield each intact record and where its line ends, in bytes."""
-    path = folder / ACTIONS
-    if not path.exists():
-        return
+    """Yield each intact record and where its line ends, in bytes; see `read_records`."""
     end = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            record = _parse(line, number, folder)
-            if record is None:
-                return
-            end += len(line)
-            yield record, end
+    for number, line in enumerate(_lines(folder)):
+        record = _parse(line, number, folder)
+        if record is None:
+            return
+        end += len(line)
+        yield record, end
+
+
+def _lines(folder: Path) -> Iterator[bytes]:
+    path = folder / ACTIONS
+    try:
+        if not path.exists() and not (folder / BOXES).exists():
+            return  # begun, but killed before anything could be done
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def to_line(number: int, record: Record) -> bytes:
@@ -55,19 +69,23 @@ def to_line(number: int, record: Record) -> bytes:
 
 
 def _parse(line: bytes, number: int, folder: Path) -> Record | None:
-    """Return the record of a line, or None if the line or its box is damaged."""
+    """Return the record of a line, or None if the line or its box is damaged.
+
+    Only a wrong checksum, length or number is damage: what follows it is cut off.
+    """
     text, _, checksum = line.rstrip(b"\n").partition(b"\t")
     if not line.endswith(b"\n") or checksum != f"{zlib.crc32(text):08x}".encode():
         return None
     try:
         data = json.loads(text)
-        if data.pop("n") != number:
-            return None
-        time_s, box = data.pop("time_s"), data.pop("box", None)
+        n, time_s, box = data.pop("n"), data.pop("time_s"), data.pop("box", None)
         delta = _delta_from_json(box, folder) if box else None
-        return Record(float(time_s), action_from_json(data, delta))
-    except (ValueError, KeyError, TypeError):  # UserError is a ValueError
-        return None
+        record = Record(float(time_s), action_from_json(data, delta))
+    except (ValueError, KeyError, TypeError) as error:  # UserError is a ValueError
+        got = f"another one in line {number + 1} of {folder / ACTIONS}"
+        raise UserError("an action that this version knows", got, "update napari-ka2er") from error
+    is_intact = delta is None or delta.packed.is_intact()
+    return record if n == number and is_intact else None
 
 
 def _delta_to_json(delta: Delta) -> dict[str, Any]:
@@ -87,6 +105,5 @@ def _delta_from_json(data: dict[str, Any], folder: Path) -> Delta:
     z, y, x = (slice(int(start), int(stop)) for start, stop in data["region"])
     offset, length, checksum = (int(value) for value in data["bytes"])
     stored = Stored(folder / BOXES, offset, length, checksum)
-    stored.read()
     labels = tuple(int(value) for value in data["labels"])
     return Delta((z, y, x), str(data["dtype"]), stored, labels, int(data["n_voxels"]))

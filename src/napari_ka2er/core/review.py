@@ -46,7 +46,22 @@ class Reviewed:
         slices[axis] = slices[axis] | {index} if reviewed else slices[axis] - {index}
         return Reviewed(self.whole, (slices[0], slices[1], slices[2]))
 
-    def is_whole(self, shape: tuple[int, int, int]) -> bool:
+    def without_slice(self, axis: int, index: int, shape: tuple[int, ...]) -> Reviewed:
+        """Return this region of a volume of this shape with one slice taken back.
+
+        If nothing was left out, all but that slice remains; else slices across it keep their part.
+        """
+        if not self.is_whole(shape):
+            return self.with_slice(axis, index, reviewed=False)
+        slices = [Slices()] * 3
+        slices[axis] = Slices(range(shape[axis])) - {index}
+        return Reviewed(False, (slices[0], slices[1], slices[2]))
+
+    def has_slice(self, axis: int, index: int, shape: tuple[int, ...]) -> bool:
+        """Return whether a slice was marked, or nothing of a volume of this shape was left out."""
+        return index in self.slices[axis] or self.is_whole(shape)
+
+    def is_whole(self, shape: tuple[int, ...]) -> bool:
         """Return whether no voxel of a volume of this shape was left out."""
         return self.whole or any(len(s) == n for s, n in zip(self.slices, shape, strict=True))
 

@@ -50,6 +50,11 @@ class Session(EditableLabels):
         self._n_requests = 0
         self._wanted: dict[int, int] = {}  # object -> number of its newest request
 
+    @property
+    def n_set_aside(self) -> int:
+        """Number of steps that were lost to damage of its log, when that was opened."""
+        return 0 if self._log is None else self._log.n_set_aside
+
     def prompts(self, object_number: int) -> dict[int, Prompt]:
         """Return an object's prompts by their numbers, in the order in which they were given."""
         return dict(self._state.prompts.get(object_number, {}))

@@ -93,7 +93,7 @@ class SessionState:
                 self._set(setting)
                 effects.labels = True
             case ReviewChange() as mark:
-                self.reviewed = _marked(self.reviewed, mark)
+                self.reviewed = _marked(self.reviewed, mark, self.mask.shape)
                 effects.reviewed = True
             case StudentChange() as student:
                 self.student = student
@@ -154,9 +154,12 @@ def _inverse(change: Change) -> Change:
             return change
 
 
-def _marked(reviewed: Reviewed, mark: ReviewChange) -> Reviewed:
+def _marked(reviewed: Reviewed, mark: ReviewChange, shape: tuple[int, ...]) -> Reviewed:
+    is_taken_back = mark.version > 1 and not mark.reviewed
     if mark.axis is None:
-        return replace(reviewed, whole=mark.reviewed)
+        return Reviewed() if is_taken_back else replace(reviewed, whole=mark.reviewed)
+    if is_taken_back:
+        return reviewed.without_slice(mark.axis, mark.index, shape)
     return reviewed.with_slice(mark.axis, mark.index, mark.reviewed)
 
 

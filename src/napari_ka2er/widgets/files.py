@@ -14,9 +14,11 @@ from napari_ka2er.core.correction import Correction, correction_of, export_packa
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_volume, write_labels
 from napari_ka2er.core.io.atomic import replacing
+from napari_ka2er.core.log import read_header
 from napari_ka2er.core.metrics import volumes_ml
 from napari_ka2er.core.records import read_records
 from napari_ka2er.core.sessions import replay, source_of
+from napari_ka2er.core.volume import Volume
 from napari_ka2er.widgets.restore import mark_finished
 
 if TYPE_CHECKING:
@@ -106,4 +108,19 @@ def _with_image(folder: Path, who: Who) -> Correction:
     if path is None:
         raise UserError(f"the image of session {folder.name}", "none", "put its file back")
     correction = _correction(folder, replace(who, name=""))
-    return replace(correction, volume=read_volume(path))
+    return replace(correction, volume=_image_of(folder, path, correction.volume))
+
+
+def _image_of(folder: Path, path: Path, place: Volume) -> Volume:
+    """Return the channel of a file that a session is about, in the place it was segmented in.
+
+    That place need not be the file's: the spacing may have been put right in napari.
+    """
+    digest = read_header(folder)["volume"].get("digest", "")
+    found = read_volume(path)
+    for channel in found.channels if found.shape == place.shape else ():
+        volume = Volume(channel, place.affine, name=place.name, header=found.header)
+        if volume.digest() == digest:
+            return volume
+    remedy = "open the image of that session, continue it and export it from there"
+    raise UserError(f"the image of session {folder.name}", f"another one in {path}", remedy)

@@ -11,6 +11,7 @@ from app_model.types import KeyCode, KeyMod
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QLabel, QVBoxLayout, QWidget
 
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.review import Status
 
 ANYWHERE = "one of our layers is selected"
@@ -43,9 +44,15 @@ def _choose(number: int, controller: Any) -> None:
 
 def _toggle_slice(controller: Any) -> None:
     session = controller.session
-    if session is not None:
+    if session is None:
+        return
+    try:
         axis, index = controller.shown_slice()
-        controller.mark_slice_reviewed(index not in session.state.reviewed.slices[axis])
+    except UserError as error:  # the labels were removed: the other layers have the key, too
+        controller.failed.emit(str(error))
+        return
+    reviewed, shape = session.state.reviewed, session.volume.shape
+    controller.mark_slice_reviewed(not reviewed.has_slice(axis, index, shape))
 
 
 _CTRL = KeyMod.CtrlCmd

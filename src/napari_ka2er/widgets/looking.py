@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_ROUNDING = 1e-6  # voxels
+
 
 def slice_axis(dims: Any, layer: Any) -> int:
     """Return the axis (Z, Y, X: 0, 1, 2) across which a viewer shows slices of a 3D layer.
@@ -28,9 +30,28 @@ def painted_axes(dims: Any, layer: Any) -> list[int]:
 
 
 def slice_index(dims: Any, layer: Any) -> int:
-    """Return which slice across that axis is shown; it may lie outside the layer."""
+    """Return which slice across that axis is shown; it may lie outside the layer.
+
+    Between two slices napari shows the even one.
+    """
     axis = slice_axis(dims, layer)
-    return int(np.floor(layer.world_to_data(dims.point)[axis] + 0.5))
+    return int(np.round(layer.world_to_data(dims.point)[axis]))
+
+
+def on_voxels(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return positions in voxels, shape (N, 3), in the slice that shows what they were drawn on.
+
+    Other layers' slices may lie half way between two of ours; then napari shows the even one, as
+    in `slice_index`, and whoever rounds otherwise would take the other.  A single position moves
+    only if it lies half way.
+    """
+    positions = np.asarray(positions, dtype=float)
+    nearest = np.round(positions)
+    is_flat = np.ptp(positions, axis=0) <= _ROUNDING
+    if len(positions) == 1:
+        is_flat = np.abs(np.abs(positions - nearest)[0] - 0.5) <= _ROUNDING
+    moved: NDArray[np.float64] = np.where(is_flat, nearest, positions)
+    return moved
 
 
 def go_to_slice(dims: Any, layer: Any, index: int) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_ka2er.core.prompts import Point, Prompt
 from napari_ka2er.widgets.layers import NEGATIVE, POSITIVE
+from napari_ka2er.widgets.looking import on_voxels
 from napari_ka2er.widgets.prompt_layer import PromptLayer
 
 
@@ -17,7 +18,9 @@ class PromptPoints(PromptLayer):
     kinds = (Point,)
 
     def _prompt_at(self, row: int, positive: bool) -> Prompt:
-        (position,) = self._world(self.layer.data[row])
+        index = np.asarray(self.layer.data[row : row + 1], dtype=float)
+        is_new = self._rows[row] is None
+        (position,) = self._world(on_voxels(index) if is_new else index)
         return Point(position, positive)
 
     def _fill(self, prompts: Sequence[Prompt]) -> None:

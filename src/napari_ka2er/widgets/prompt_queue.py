@@ -12,6 +12,8 @@ from napari_ka2er.core.session import Session
 if TYPE_CHECKING:
     from napari_ka2er.model.answers import PromptResult
 
+_ANEW: tuple[int | None, bool] = (None, True)  # no object yet; the first one corrects what is there
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
@@ -35,8 +37,9 @@ class PromptQueue:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._waiting: dict[int, None] = {}  # numbers of objects, newest last
-        self._objects: dict[int, int] = {}  # label -> object that its next prompt belongs to
-        self._begins_beside: set[int] = set()  # labels whose next object begins from nothing
+        # label -> object that its next prompt belongs to, and whether that, or the one that takes
+        # its place once it is undone, corrects what is there
+        self._objects: dict[int, tuple[int | None, bool]] = {}
         self.asked = 0  # the object whose answer is under way
         session.prompts_changed.connect(self._changed)
 
@@ -47,7 +50,7 @@ class PromptQueue:
 
     def current(self, label: int) -> int | None:
         """Return the object that a label's next prompt belongs to, or None for a new one."""
-        number = self._objects.get(label)
+        number, _ = self._objects.get(label, _ANEW)
         return number if number in self._session.state.objects else None
 
     def add_prompt(self, label: int, prompt: Prompt) -> int:
@@ -60,27 +63,24 @@ class PromptQueue:
         """
         number = self.current(label)
         if number is None:  # none yet, or accepted, or undone
-            number = self._session.add_object(label, corrects=label not in self._begins_beside)
-        self._begins_beside.discard(label)
-        self._objects[label] = number
+            _, corrects = self._objects.get(label, _ANEW)
+            number = self._session.add_object(label, corrects)
+            self._objects[label] = number, corrects
         return self._session.add_prompt(number, prompt)
 
     def new_object(self, label: int) -> None:
         """Let the label's next prompt begin an object beside what is there."""
-        self._objects.pop(label, None)
-        self._begins_beside.add(label)
+        self._objects[label] = None, False
 
     def accept(self, label: int) -> None:
         """Let the label's next prompt begin an object that corrects what is there."""
         self._objects.pop(label, None)
-        self._begins_beside.discard(label)
 
     def select(self, number: int) -> int:
         """Let the next prompt of its label belong to this object; return the label."""
-        label = self._session.state.objects[number].label
-        self._objects[label] = number
-        self._begins_beside.discard(label)
-        return label
+        chosen = self._session.state.objects[number]
+        self._objects[chosen.label] = number, chosen.corrects
+        return chosen.label
 
     def next_request(self) -> PromptRequest | None:
         """Return what to ask the student next, or None; those up to date are forgotten.

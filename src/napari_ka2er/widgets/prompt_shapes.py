@@ -10,6 +10,7 @@ import numpy as np
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.prompts import Box, Lasso, Prompt, Scribble
 from napari_ka2er.widgets.layers import NEGATIVE, POSITIVE
+from napari_ka2er.widgets.looking import on_voxels
 from napari_ka2er.widgets.prompt_layer import PromptLayer
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class PromptShapes(PromptLayer):
 
     def _prompt_at(self, row: int, positive: bool) -> Prompt:
         vertices = np.asarray(self.layer.data[row], dtype=float)
+        if self._rows[row] is None:  # new
+            vertices = on_voxels(vertices)
         match str(self.layer.shape_type[row]):
             case "rectangle":
                 low, high = self._world(self._corners(row, vertices))

@@ -19,6 +19,7 @@ class ReviewPanel(Panel):
 
     def __init__(self, controller: Any, viewer: Any) -> None:
         super().__init__(controller)
+        self._told_of: Any = None  # the session of which it was said what was lost
         show = controller.show_uncertainty, controller.show_expert_map
         self.uncertainty = button("Show uncertainty", show[0], "show_uncertainty")
         self.expert_map = button("Show expert map", show[1], "show_expert_map")
@@ -56,6 +57,18 @@ class ReviewPanel(Panel):
         tip = "Say that the labels are right everywhere: training will trust them."
         allow(self.whole, tip, none)
         self._refresh_region()
+        self._tell_set_aside()
+
+    def _tell_set_aside(self) -> None:
+        """Say once of a session that steps of it were lost: what they made is to be looked at."""
+        session = self._controller.session
+        if session is None or session is self._told_of:
+            return
+        self._told_of = session
+        if session.n_set_aside:
+            got = f"damage: {session.n_set_aside} set aside in its folder (damaged-….jsonl)"
+            error = UserError("all steps of the session", got, "look at the labels again")
+            self._controller.failed.emit(str(error))
 
     def _refresh_region(self) -> None:
         session = self._controller.session
@@ -82,8 +95,8 @@ class ReviewPanel(Panel):
             axis, index = self._controller.shown_slice()
         except UserError:
             return
-        reviewed = session.state.reviewed
-        self.slice.setChecked(reviewed.whole or index in reviewed.slices[axis])
+        reviewed, shape = session.state.reviewed, session.volume.shape
+        self.slice.setChecked(reviewed.has_slice(axis, index, shape))
         self.slice.setText(f"Slice {_AXES[axis]} {index} is right")
 
 

@@ -63,5 +63,5 @@ def two_points(viewer: Any, view: Any) -> tuple[Index, Index] | tuple[()]:
 
 def _voxel(layer: Points, row: int, labels: Any) -> Index:
     at = labels.world_to_data(layer.data_to_world(layer.data[row]))
-    z, y, x = (int(i) for i in np.floor(np.asarray(at) + 0.5))
+    z, y, x = (int(i) for i in np.round(np.asarray(at)))  # as napari shows slices
     return z, y, x
