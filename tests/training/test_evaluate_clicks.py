@@ -14,6 +14,7 @@ from ka2er_training.dataset import TaskOptions, add_task
 from ka2er_training.registry import add_version, make_current
 from ka2er_training.sources import read_source
 from ka2er_training.workspace import Workspace
+from napari_ka2er.core.volume import Geometry
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,7 @@ def test_what_makes_no_table_is_refused_in_one_line(one, pretended, caplog):
     assert "--experts" in refused(caplog, one, "--clicks", "1", "--experts")
     assert "--unnamed" in refused(caplog, one, "--unnamed")
     assert "both" in refused(caplog, one, "--clicks", "1", "--unnamed", "--perfect-mm", "3")
+    assert "--unnamed" in refused(caplog, one, "--clicks", "1", "--boxed")
     assert pretended == []
 
 
@@ -132,6 +134,19 @@ def test_a_student_from_elsewhere_is_asked_for_what_it_has_no_name_for(
     assert told["two"]["dice"][0] == 0
     assert len(told["two"]["dice"]) == 3
     assert 0 <= told["two"]["predicted_off"] <= 1
+    assert main([*command, "--unnamed", "--boxed"]) == DONE
+    told = json.loads(capsys.readouterr().out)["tasks"]
+    assert told["two"]["dice"][0] > 0  # the boxes have been answered
+
+
+def test_a_piece_is_boxed_in_its_first_and_its_last_slice():
+    affine = np.array([[0, 3, 0, 5], [1, 0, 0, -7], [0, 0, -1.5, 9], [0, 0, 0, 1.0]])
+    grid = Geometry((10, 12, 14), affine)  # slices lie 3 mm apart across the second axis
+    piece = np.zeros(grid.shape, bool)
+    piece[2:5, 4:9, 6:8] = True
+    first, last = clicks.end_boxes(piece, grid)
+    corners = grid.to_index([first.low_mm, first.high_mm, last.low_mm, last.high_mm])
+    np.testing.assert_allclose(corners, [(2, 4, 6), (4, 4, 7), (2, 8, 6), (4, 8, 7)], atol=1e-9)
 
 
 def test_every_piece_is_an_object_the_largest_first():

@@ -42,6 +42,8 @@ class ClickPlan:
     is_named : bool
         Whether the student's automatic result is corrected, label by label.  Otherwise every piece
         of a label is clicked from nothing, and the student is not told what it is.
+    is_boxed : bool
+        Whether every piece is first boxed, in its first and its last slice; without a name only.
     mode : str
         The student's.
     """
@@ -50,6 +52,7 @@ class ClickPlan:
     max_cases: int = 6
     perfect_mm: float | None = None
     is_named: bool = True
+    is_boxed: bool = False
     mode: Mode = "sparse"
 
     def __post_init__(self) -> None:
@@ -57,6 +60,8 @@ class ClickPlan:
             raise UserError("at least 1 click and 1 case", f"{self.n_clicks} and {self.max_cases}")
         if self.perfect_mm is not None and not self.is_named:
             raise UserError("a perfect answer or pieces without a name", "both", "leave one out")
+        if self.is_boxed and self.is_named:
+            raise UserError("--unnamed with --boxed", "none", "names are corrected by clicks alone")
 
 
 def evaluate_clicks(
@@ -120,7 +125,7 @@ def _rows(loaded: LoadedStudent, case: LabelledCase, plan: ClickPlan) -> list[di
         predictor = Predictor(loaded, plan.mode, Path(folder))
         if plan.is_named:
             return click_rows(predictor, case, plan.n_clicks, plan.perfect_mm)
-        return unnamed_rows(predictor, case, plan.n_clicks)
+        return unnamed_rows(predictor, case, plan.n_clicks, is_boxed=plan.is_boxed)
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from ka2er_training.evaluate import on_lattice
 from ka2er_training.simulated_users import click_largest_error, correct
 from napari_ka2er.core.io import read_labels, read_volume
 from napari_ka2er.core.metrics import dice
-from napari_ka2er.core.prompts import Point
+from napari_ka2er.core.prompts import Box, Point
 from napari_ka2er.model.predictor import Predictor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ka2er_training.bench.means import Means
     from ka2er_training.evaluate import LabelledCase
     from ka2er_training.simulated_users import Click, User
+    from napari_ka2er.core.prompts import Prompt
     from napari_ka2er.core.volume import Geometry, Volume
     from napari_ka2er.model.answers import PromptResult
     from napari_ka2er.model.config import StudentConfig
@@ -92,7 +93,12 @@ def click_rows(
 
 
 def unnamed_rows(
-    predictor: Predictor, case: LabelledCase, n_clicks: int, most: int = 3
+    predictor: Predictor,
+    case: LabelledCase,
+    n_clicks: int,
+    most: int = 3,
+    *,
+    is_boxed: bool = False,
 ) -> list[dict[str, Any]]:
     """Return, per piece of a case's labels, Dice after 0, 1 … `n_clicks` clicks; see `click_rows`.
 
@@ -110,6 +116,9 @@ def unnamed_rows(
         Clicks per piece.
     most : int
         Pieces of a label, the largest ones of at least 30 voxels.
+    is_boxed : bool
+        Whether a box is drawn around each piece in its first and in its last slice before it is
+        clicked; the Dice after 0 clicks is then that of the boxes' answer.
     """
     volume = read_volume(case.image)
     gt = truth_of(case, volume.geometry)
@@ -121,11 +130,41 @@ def unnamed_rows(
         for i, truth in enumerate(_pieces(gt == label.value, most)):
             what = {"task": case.task.name, "label": label.name, "case": case.name, "piece": i}
             results: list[PromptResult] = []
-            answer = _answering(predictor, volume, (task, None), results)
-            nothing = np.zeros(truth.shape, bool)
-            masks = correct(answer, nothing, truth, _looking_at(known), n_clicks)
+            boxes = end_boxes(truth, volume.geometry) if is_boxed else []
+            answer = _answering(predictor, volume, (task, None), results, boxes)
+            begun = np.zeros(truth.shape, bool)
+            for n_boxes in range(1, len(boxes) + 1):
+                begun = _asked(predictor, (task, None), boxes[:n_boxes], begun)[0]
+            masks = correct(answer, begun, truth, _looking_at(known), n_clicks)
             rows.append({**what, **_figures(truth, masks, results, known)})
     return rows
+
+
+def end_boxes(piece: Mask, geometry: Geometry) -> list[Prompt]:
+    """Return boxes around a piece in its first and in its last slice, across the widest gap.
+
+    Parameters
+    ----------
+    piece : ndarray of bool, shape geometry.shape
+        Not empty.
+    geometry : Geometry
+        Its lattice; slices lie across the axis with the largest spacing.
+
+    Returns
+    -------
+    list of Box
+        Both as large as the whole piece along the other axes.
+    """
+    voxels = np.argwhere(piece)
+    low, high = voxels.min(axis=0), voxels.max(axis=0)
+    across = int(np.argmax(geometry.spacing))
+    boxes: list[Prompt] = []
+    for end in (low[across], high[across]):
+        corners = np.array([low, high])
+        corners[:, across] = end
+        (z, y, x), (zz, yy, xx) = geometry.to_world(corners).tolist()
+        boxes.append(Box((z, y, x), (zz, yy, xx)))
+    return boxes
 
 
 def truth_of(case: LabelledCase, geometry: Geometry) -> NDArray[Any]:
@@ -191,19 +230,27 @@ def _answering(
     volume: Volume,
     what: tuple[str, int | None],
     results: list[PromptResult],
+    boxes: Sequence[Prompt] = (),
 ) -> Callable[[Mask, list[Click]], Mask]:
     """Return a function that answers clicks as the student does, and notes every answer."""
-    task, value = what
 
     def answer(mask: Mask, clicks: list[Click]) -> Mask:
-        points = []
+        prompts = list(boxes)
         for click in clicks:
             z, y, x = volume.geometry.to_world(click.voxel)
-            points.append(Point((float(z), float(y), float(x)), click.positive))
-        result = predictor.prompt(task, value, points, previous=mask)
+            prompts.append(Point((float(z), float(y), float(x)), click.positive))
+        changed, result = _asked(predictor, what, prompts, mask)
         results.append(result)
-        changed = mask.copy()
-        changed[result.box] = result.mask
         return changed
 
     return answer
+
+
+def _asked(
+    predictor: Predictor, what: tuple[str, int | None], prompts: Sequence[Prompt], mask: Mask
+) -> tuple[Mask, PromptResult]:
+    """Return a mask after prompts of which the last is new, and the student's answer."""
+    result = predictor.prompt(*what, prompts, previous=mask)
+    changed = mask.copy()
+    changed[result.box] = result.mask
+    return changed, result

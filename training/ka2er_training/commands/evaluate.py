@@ -40,6 +40,11 @@ def add(commands: Any) -> None:
         help="with --clicks: every piece of a label from nothing, and the student, who need not "
         "know the task, is not told what it is",
     )
+    command.add_argument(
+        "--boxed",
+        action="store_true",
+        help="with --unnamed: every piece is first boxed, in its first and its last slice",
+    )
     command.add_argument("--cases", type=int, default=6, help="with --clicks: of each task at most")
     add_device(command)
 
@@ -83,7 +88,12 @@ def _clicks(args: argparse.Namespace, workspace: Workspace, device: str) -> dict
         remedy = "leave one out, as experts answer no clicks"
         raise UserError("--clicks or --experts", "both", remedy)
     plan = ClickPlan(
-        args.clicks, args.cases, args.perfect_mm, is_named=not args.unnamed, mode=args.mode
+        args.clicks,
+        args.cases,
+        args.perfect_mm,
+        is_named=not args.unnamed,
+        is_boxed=args.boxed,
+        mode=args.mode,
     )
     result = evaluate_clicks(workspace, plan, args.student, device=device)
     if not args.json:
