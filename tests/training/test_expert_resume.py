@@ -19,6 +19,7 @@ from ka2er_training.expert_resume import (
     epoch_of,
     inputs_of,
     latest_checkpoint,
+    make_final,
     write_inputs,
 )
 from ka2er_training.experts import ExpertPlan, train_expert
@@ -217,6 +218,31 @@ def test_checkpoints_that_cannot_be_read_safely_go_by_time(tmp_path):
     assert latest_checkpoint(tmp_path) == latest
     latest.write_bytes(b"")
     assert epoch_of(latest) is None
+
+
+@pytest.mark.parametrize("kind", ["latest", "best"])
+def test_a_kill_before_the_final_checkpoint_is_made_good(tmp_path, kind):
+    write_checkpoint(tmp_path, "final", 20)  # of the shorter schedule
+    last = write_checkpoint(tmp_path, kind, 40)
+    make_final(latest_checkpoint(tmp_path))
+    final = tmp_path / "checkpoint_final.pth"
+    assert epoch_of(final) == 40
+    assert final.read_bytes() == last.read_bytes()
+    make_final(latest_checkpoint(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([final.name, last.name])
+
+
+@pytest.mark.slow
+def test_a_training_killed_after_its_last_epoch_is_finished(balls, tmp_path):
+    shutil.copytree(balls.folder, tmp_path / "work")
+    workspace = Workspace.open(tmp_path / "work")
+    set_preset(workspace, "epochs = 1\niterations = 2\nval_iterations = 1")
+    workspace = Workspace.open(workspace.folder)
+    first = train_expert(workspace, "balls", RESUMED)
+    fold = Path(first["model_folder"]) / "fold_all"
+    (fold / "checkpoint_final.pth").rename(fold / "checkpoint_latest.pth")
+    assert train_expert(workspace, "balls", RESUMED)["digest"] == first["digest"]
+    assert (fold / "checkpoint_final.pth").is_file()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import reporting
-from ka2er_training.expert_resume import latest_checkpoint
+from ka2er_training.expert_resume import latest_checkpoint, make_final
 from ka2er_training.nnunet import FOLD, TRAINER_NAMES, seed_everything
 from ka2er_training.presets import Preset
 from ka2er_training.workspace import read_json, write_json
@@ -179,6 +179,8 @@ def train(job: ExpertJob, report: Callable[[dict[str, Any]], None]) -> None:
         fill_weights(trainer.plain_network, Path(job.expert, "expert.safetensors"))
     if trainer.current_epoch < job.preset.epochs:
         trainer.run_training()
+    elif checkpoint:
+        make_final(checkpoint)
 
 
 def main(arguments: Sequence[str]) -> None:

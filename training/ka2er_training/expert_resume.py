@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ka2er_training.workspace import read_json, write_json
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from ka2er_training.nnunet import Job
 
 INPUTS = "inputs.json"  # beside the checkpoints
-_CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+_FINAL = "checkpoint_final.pth"
+_CHECKPOINTS = (_FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
 # Of a preset: a longer schedule goes on from a shorter one; when checkpoints are written is free.
 _FREE = ("epochs", "save_every")
 _SHOWN = 3  # cases that a message names
@@ -36,6 +39,18 @@ def latest_checkpoint(folder: Path) -> Path | None:
     if None in epochs:  # then the order in which they were written has to do
         return max(found, key=lambda path: path.stat().st_mtime_ns)
     return max(zip(found, epochs, strict=True), key=lambda pair: pair[1] or 0)[0]
+
+
+def make_final(checkpoint: Path) -> None:
+    """Let the checkpoint of a training's last epoch be its final one.
+
+    nnU-Net writes the final one after the last epoch's; a process killed between the two has left
+    nothing to train and nothing to convert.
+    """
+    final = checkpoint.with_name(_FINAL)
+    if checkpoint != final:
+        with replacing(final) as partial:
+            shutil.copyfile(checkpoint, partial)
 
 
 def epoch_of(checkpoint: Path) -> int | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.child import reporting
-from ka2er_training.expert_resume import latest_checkpoint, write_inputs
+from ka2er_training.expert_resume import latest_checkpoint, make_final, write_inputs
 from ka2er_training.gpus import VARIABLE, visible_gpus
 from ka2er_training.presets import Preset
 from ka2er_training.workspace import read_json, write_json
@@ -159,6 +159,8 @@ def train(job: Job, report: Callable[[dict[str, Any]], None]) -> None:
         report({"stage": "resuming", "epoch": trainer.current_epoch, "of": job.preset.epochs})
     if trainer.current_epoch < job.preset.epochs:
         trainer.run_training()
+    elif checkpoint:
+        make_final(checkpoint)
 
 
 def seed_everything(seed: int) -> None:
