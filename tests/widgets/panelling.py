@@ -24,10 +24,10 @@ def idle(controller, qtbot):
     qtbot.wait(5)
 
 
-def begin(controller, layer, folder, task=TASK):
-    """Begin a session on a layer as `start` does, but for the student."""
+def begin(controller, layer, folder, task=TASK, session=None):
+    """Begin a session on a layer as `start` does, or go on with one, but for the student."""
     source = source_of(layer)
-    session = create_session(folder, source.read(), task)
+    session = session or create_session(folder, source.read(), task)
     choice = Choice(folder, task.name, "distilled")
     card = StudentCard(folder, "v0007", (task,), (), ())
     controller._begun_on = Place(layer, source.place, source.is_oblique)

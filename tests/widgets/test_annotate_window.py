@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from tests.widgets import panelling
 from tests.widgets.stall import Stall, table
 from tests.widgets.window_run import Run, back_and_forth, read_stalls, work
 
@@ -100,3 +101,31 @@ def test_the_plugin_never_stops_the_window(tmp_path, name, task):
 def longest(stalls: list[Stall], phase: str) -> float:
     """Return the longest work of a phase beside napari's drawing and layers, in ms."""
     return max((stall.own_ms for stall in stalls if stall.phase == phase), default=0.0)
+
+
+def test_a_panel_that_is_closed_takes_its_layers_along_and_can_be_opened_again(
+    make_napari_viewer_proxy, tmp_path, qtbot, monkeypatch
+):
+    monkeypatch.setattr(
+        "napari_ka2er.widgets.controller.user_data_path", lambda name: tmp_path / "data"
+    )
+    viewer = make_napari_viewer_proxy(show=True)
+    turned = np.eye(4)
+    turned[1:3, 1:3] = [[0.94, -0.342], [0.342, 0.94]]
+    image = viewer.add_image(np.ones((12, 40, 30), np.float32), name="scan", affine=turned)
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+    controller = widget.controller
+    controller.set_filling(False)
+    panelling.begin(controller, image, tmp_path / "data" / "sessions" / "one")
+    panelling.idle(controller, qtbot)
+    controller.view.labels.paint((6, 10, 10), 1)
+    del widget, controller
+    dock.destroyOnClose()  # the X of the dock
+    del dock
+    qtbot.waitUntil(lambda: list(viewer.layers) == [image], timeout=5000)
+    assert image.visible
+    assert replay(tmp_path / "data" / "sessions" / "one").mask.any()
+    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+    panelling.idle(widget.controller, qtbot)
+    [summary] = widget.controller.restorable(image)
+    assert summary.folder.name == "one"

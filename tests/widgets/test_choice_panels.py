@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pydicom
 import pytest
 from napari.layers import Image
 from tests.widgets.panelling import begin, idle, sections_of
@@ -68,6 +69,44 @@ def test_our_own_maps_are_no_volumes(controller, viewer, qtbot):
     qtbot.addWidget(panel)
     viewer.add_image(np.zeros((3, 4, 5)), metadata={"napari_ka2er": {"map": "uncertainty"}})
     assert panel.volume.count() == 1
+
+
+def dicom_slice(path):
+    """Write one slice of 4 x 4 voxels."""
+    made = pydicom.Dataset()
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+    made.SOPInstanceUID, made.SeriesInstanceUID = "1.2.3", "1.2"
+    made.Modality, made.PhotometricInterpretation, made.SamplesPerPixel = "CT", "MONOCHROME2", 1
+    made.Rows, made.Columns, made.BitsAllocated, made.BitsStored = 4, 4, 16, 16
+    made.HighBit, made.PixelRepresentation, made.PixelSpacing = 15, 1, [1, 1]
+    made.ImageOrientationPatient, made.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
+    made.PixelData = np.zeros((4, 4), np.int16).tobytes()
+    made.save_as(path, enforce_file_format=True)
+
+
+def test_a_folder_and_a_slice_without_suffix_are_opened_or_told_in_a_line(
+    controller, viewer, qtbot, tmp_path, monkeypatch, failures
+):
+    panel = VolumePanel(controller, viewer)
+    qtbot.addWidget(panel)
+    a_file, a_folder = panel.open.menu().actions()
+    dialogs = "napari_ka2er.widgets.volume_panel.QFileDialog"
+    series = tmp_path / "series"
+    series.mkdir()
+    dicom_slice(series / "IM00000")
+    monkeypatch.setattr(f"{dialogs}.getOpenFileName", lambda *_: (str(series / "IM00000"), ""))
+    a_file.trigger()
+    source = source_of(viewer.layers[-1])
+    assert source.data.shape == (1, 4, 4)
+    assert source.path == series / "IM00000"
+    for folder in (series, sample_folder()):
+        monkeypatch.setattr(f"{dialogs}.getExistingDirectory", lambda *_, at=folder: str(at))
+        a_folder.trigger()
+    assert panel.volume.count() == 3
+    assert len(failures) == 1
+    assert "a folder with a DICOM series or OME-Zarr" in failures[0]
 
 
 def test_the_sample_student_tells_its_tasks_and_what_it_reached(controller, qtbot):

@@ -6,19 +6,24 @@ import json
 
 import numpy as np
 import pytest
+from napari.layers import Layer
 from qtpy.QtCore import Qt
 from tests.widgets.panelling import TASK, begin, idle, sections_of, write
 
+from napari_ka2er._sample_data import sample_layer, sample_volume
 from napari_ka2er.core import tools
 from napari_ka2er.core.io import read_labels
 from napari_ka2er.core.metrics import volumes_ml
 from napari_ka2er.core.package import check_package, summarise_package
 from napari_ka2er.core.prompts import Point
 from napari_ka2er.core.review import Reviewed, Status
+from napari_ka2er.core.sessions import restore_session
+from napari_ka2er.core.task import Label, Task
 from napari_ka2er.core.tools import tool_from_json
 from napari_ka2er.core.volume import Geometry
 from napari_ka2er.widgets.label_sizes import counting
 from napari_ka2er.widgets.label_table import COLOR, LOCKED, NAME, SIZE, STATUS, VISIBLE
+from napari_ka2er.widgets.layers import source_of
 from napari_ka2er.widgets.review_panel import describe, reviewed_share
 from napari_ka2er.widgets.session_view import Tool
 from napari_ka2er.widgets.slice_tools import copied_slice
@@ -83,6 +88,20 @@ def test_a_name_that_is_taken_is_refused_and_goes_back(
     assert len(failures) == 1
     assert session.task.label(2).name == "spleen"
     assert table.item(1, NAME).text() == "spleen"
+
+
+@pytest.mark.parametrize("typed", ["", "  ", "spleen "])
+def test_a_name_that_says_nothing_goes_back_and_the_table_goes_on(
+    sections, session, controller, qtbot, typed
+):
+    table = sections.panel("Task and labels").table
+    table.item(1, NAME).setText(typed)
+    assert table.item(1, NAME).text() == "spleen"
+    table.setCurrentCell(2, NAME)
+    assert controller.label == 5
+    table.item(0, LOCKED).setCheckState(Qt.CheckState.Checked)
+    idle(controller, qtbot)
+    assert session.state.locked == {1}
 
 
 def test_a_label_is_added_by_its_name_and_chosen(sections, session, controller, qtbot):
@@ -342,6 +361,55 @@ def test_the_brush_is_limited_to_intensities_and_a_label(sections, session, cont
     assert (session.mask == 2).any()
 
 
+def test_a_limit_to_a_label_that_is_no_more_ends(
+    sections, session, controller, viewer, qtbot, tmp_path
+):
+    limits = sections.panel("Correct").limits
+    limits.over.setCurrentIndex(limits.over.findData(5))
+    assert controller._limits.only_over == 5
+    other = Task("lungs", (Label(1, "lung"),))
+    begin(controller, viewer.layers["scan"], tmp_path / "sessions" / "two", other)
+    idle(controller, qtbot)
+    assert limits.only_over is None
+    assert controller._limits.only_over is None
+    controller.view.labels.paint((3, 10, 10), 1)
+    idle(controller, qtbot)
+    assert controller.session.mask[3, 10, 10] == 1
+
+
+def test_intensities_are_limited_in_the_images_own_scale(
+    sections, session, controller, viewer, qtbot, tmp_path
+):
+    limits = sections.panel("Correct").limits
+    limits.by_intensity.click()  # in the scale of the first volume
+    values = np.random.default_rng(0).random((6, 20, 20)) * 3e-3  # as in a map of diffusion
+    layer = viewer.add_image(values.astype(np.float32), name="diffusion")
+    begin(controller, layer, tmp_path / "sessions" / "two")
+    idle(controller, qtbot)
+    low, high = values[3].min(), values[3].max()
+    assert limits.intensity_range == pytest.approx((low, high), abs=3e-6)
+    assert limits.low.value() <= low
+    assert high <= limits.high.value()
+    assert controller._limits.intensity_range == limits.intensity_range
+    limits.low.setValue(0.0015)
+    assert limits.low.value() == 0.0015
+
+
+def test_lengths_are_of_the_scale_of_a_microscopes_volume(
+    sections, session, controller, viewer, qtbot, tmp_path
+):
+    panel = sections.panel("Correct")
+    layer = viewer.add_image(np.zeros((30, 64, 64), np.uint8), scale=(0.001, 0.0005, 0.0005))
+    begin(controller, layer, tmp_path / "sessions" / "two")
+    idle(controller, qtbot)
+    assert 1 < controller.view.labels.brush_size < 16
+    assert panel.distance.value() == pytest.approx(0.001)
+    panel.brush_width.mm.setValue(0.0025)
+    assert controller.view.labels.brush_size == 5
+    panel.brush_width.mm.setValue(0)
+    assert controller.view.labels.brush_size == 1
+
+
 # ------------------------------------------------------------------- review
 
 
@@ -366,6 +434,46 @@ def test_slices_are_marked_and_counted(sections, session, controller, viewer, qt
     assert session.state.reviewed.whole
     assert panel.slice.isChecked()
     assert panel.summary() == "100 % reviewed"
+
+
+def test_a_slice_and_the_volume_are_taken_back(sections, session, controller, viewer, qtbot):
+    panel = sections.panel("Review")
+    panel.whole.click()
+    idle(controller, qtbot)
+    viewer.dims.set_point(0, controller.view.labels.data_to_world((2, 0, 0))[0])
+    panel.slice.click()
+    idle(controller, qtbot)
+    assert not panel.slice.isChecked()
+    assert not panel.whole.isChecked()
+    n = session.volume.shape[0]
+    assert session.state.reviewed.mask(session.volume.shape)[:, 0, 0].tolist() == [
+        index != 2 for index in range(n)
+    ]
+    panel.slice.click()
+    idle(controller, qtbot)
+    assert panel.whole.isChecked()
+    panel.whole.click()
+    idle(controller, qtbot)
+    assert session.state.reviewed.is_empty()
+
+
+def test_steps_that_damage_took_are_told_once(sections, controller, viewer, tmp_path, qtbot):
+    folder = tmp_path / "sessions" / "one"
+    begin(controller, viewer.layers["scan"], folder)
+    write(controller, qtbot, CUBE, 1)
+    controller.finish()
+    idle(controller, qtbot)
+    log = folder / "actions.jsonl"
+    log.write_bytes(log.read_bytes()[:-3])
+    failures = []
+    controller.failed.connect(failures.append)
+    session = restore_session(folder, source_of(viewer.layers["scan"]).read())
+    begin(controller, viewer.layers["scan"], folder, session=session)
+    idle(controller, qtbot)
+    controller.review(True)
+    idle(controller, qtbot)
+    assert len(failures) == 1
+    assert "1 set aside in its folder" in failures[0]
 
 
 @pytest.mark.parametrize(
@@ -419,6 +527,57 @@ def test_what_was_reviewed_before_is_offered_for_the_same_package(
     assert panel.more_sessions == (tmp_path / "sessions" / "one",)
     panel.others.item(0).setCheckState(Qt.CheckState.Unchecked)
     assert panel.more_sessions == ()
+
+
+def test_another_session_begins_without_the_patient_and_what_its_package_cannot_take(
+    sections, session, controller, viewer, qtbot, tmp_path
+):
+    panel, scan = sections.panel("Export"), viewer.layers["scan"]
+    panel.patient.setText("p017")
+    panel.case.setText("baseline")
+    controller.review(True)
+    idle(controller, qtbot)
+    brain = Task("brain", (Label(1, "grey"),))
+    begin(controller, scan, tmp_path / "sessions" / "two", brain)
+    idle(controller, qtbot)
+    assert panel.patient.text() == panel.case.text() == ""
+    assert panel.others.count() == 1, "it is offered"
+    assert panel.more_sessions == (), "but it is of another task"
+    panel.others.clear()
+    controller.review(True)
+    idle(controller, qtbot)
+    controller.export(tmp_path / "Dataset001_brain")
+    idle(controller, qtbot)
+    begin(controller, scan, tmp_path / "sessions" / "three", brain)
+    idle(controller, qtbot)
+    assert panel.others.count() == 1
+    assert panel.more_sessions == (), "it is in a package already"
+
+
+def test_what_a_package_took_is_not_ticked_for_the_next(
+    sections, session, controller, viewer, qtbot, tmp_path
+):
+    panel = sections.panel("Export")
+    panel.add_more(tmp_path / "sessions" / "one")
+    assert len(panel.more_sessions) == 1
+    controller._packed.add((tmp_path / "sessions" / "one").resolve())
+    controller.exported.emit(tmp_path / "Dataset001_organs")
+    assert panel.more_sessions == ()
+
+
+def test_the_file_of_a_sample_is_known(viewer):
+    [layer] = (Layer.create(*sample_layer("phantom")),)
+    assert source_of(layer).path == sample_volume("phantom")
+
+
+def test_how_far_an_export_is_does_not_look_like_preparing(sections, session, controller, qtbot):
+    prepared = sections.panel("Segment").prepared
+    controller._n_saving = 1
+    controller.progressed.emit(0.4, "writing")
+    assert prepared.text() == ""
+    controller._n_saving = 0
+    controller.progressed.emit(0.4, "encoded")
+    assert prepared.text() == "40 % prepared"
 
 
 def test_a_folder_that_is_no_session_is_told(sections, session, controller, failures, tmp_path):

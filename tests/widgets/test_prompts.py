@@ -81,6 +81,14 @@ def test_a_click_beside_the_volume_is_refused_and_drawn_away(started, qtbot, fai
     assert not started.objects()
 
 
+def test_of_points_added_at_once_the_good_ones_stay(started, qtbot, failures):
+    started.view.points.add(np.array([(5, 5, 500), AT, (5, 600, 5)]))
+    settle(started, qtbot)
+    assert len(failures) == 2
+    np.testing.assert_allclose(started.view.points.data, [AT])
+    assert started.session.mask[tuple(AT)] == 1
+
+
 def test_a_click_in_3d_display_has_no_depth_and_is_refused(started, viewer, qtbot, failures):
     viewer.dims.ndisplay = 3
     started.view.points.add(AT)

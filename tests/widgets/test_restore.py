@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
+from dataclasses import replace
 
 import numpy as np
+import pytest
+from napari.layers import Image
 from tests.widgets.conftest import settle
+from tests.widgets.panelling import TASK, idle, write
+from tests.widgets.panelling import begin as begin_without_student
 
 from napari_ka2er.core.io import read_labels
-from napari_ka2er.widgets import files
+from napari_ka2er.core.log import SessionLog
+from napari_ka2er.core.package import check_package
+from napari_ka2er.core.review import Status
+from napari_ka2er.core.sessions import create_session
+from napari_ka2er.widgets import files, restore
 from napari_ka2er.widgets.jobs import Choice
+from napari_ka2er.widgets.layers import Source, source_of
 
 AT = np.array((6, 20, 15))
 
@@ -127,3 +138,67 @@ def test_the_mask_is_saved_beside_the_log_when_it_changed(started, qtbot):
     assert not started._autosave_timer.isActive()
     started.set_autosave(30)
     assert started._autosave_timer.interval() == 30_000
+
+
+@pytest.mark.parametrize("end", ["finish", "begin", "close"])
+def test_what_was_to_be_saved_is_saved_whatever_comes_next(
+    controller, viewer, qtbot, tmp_path, failures, end
+):
+    scan = viewer.layers["scan"]
+    begin_without_student(controller, scan, tmp_path / "sessions" / "one")
+    write(controller, qtbot, (slice(1, 3),) * 3, 1)
+    controller.review(True)
+    wait = threading.Event()
+    controller._files.do(lambda: wait.wait(20))  # such as the autosave of a large mask
+    controller.save_labels(tmp_path / "labels.nii.gz")
+    controller.write_volumes(tmp_path / "sizes.json")
+    controller.export(tmp_path / "Dataset001_organs")
+    threading.Timer(0.2, wait.set).start()
+    match end:
+        case "finish":
+            controller.finish()
+        case "begin":
+            begin_without_student(controller, scan, tmp_path / "sessions" / "two")
+        case _:
+            controller.close()
+    if end != "close":
+        idle(controller, qtbot)
+    assert not failures
+    assert np.count_nonzero(read_labels(tmp_path / "labels.nii.gz")[0]) == 8
+    assert (tmp_path / "sizes.json").is_file()
+    assert check_package(tmp_path / "Dataset001_organs") == []
+    SessionLog(tmp_path / "sessions" / "one").close()  # nobody has it open any more
+
+
+def source_like(volume, **changes):
+    source = source_of(Image(np.array(volume.data), affine=volume.affine))
+    return replace(source, **changes)
+
+
+def test_a_volume_is_not_read_unless_a_session_lies_where_it_lies(small, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(Source, "read", lambda self: read.append(self.name) or small)
+    session = create_session(tmp_path / "one", small, TASK)
+    session.set_status(1, Status.DONE)
+    session.close()
+    moved = small.affine + np.diag([0, 0, 0.5, 0])
+    assert restore.of_source(tmp_path, source_like(small, affine=moved)) == []
+    assert restore.of_source(tmp_path, source_like(small, data=small.channels[0][1:])) == []
+    assert read == []
+    [found] = restore.of_source(tmp_path, source_like(small))
+    assert found.folder == tmp_path / "one"
+    assert len(read) == 1
+    monkeypatch.setattr(restore, "MOST_VOXELS", 10)
+    [found] = restore.of_source(tmp_path, source_like(small))
+    assert found.folder == tmp_path / "one", "it is offered; whether it is that volume shows later"
+    assert len(read) == 1
+
+
+def test_what_nobody_asked_for_is_not_read_while_closing(controller, viewer, tmp_path, small):
+    create_session(tmp_path / "sessions" / "one", small, TASK).close()
+    wait, read = threading.Event(), []
+    controller._files.do(lambda: wait.wait(20))
+    controller._scan(lambda: read.append(1), lambda found: None)
+    threading.Timer(0.2, wait.set).start()
+    controller.close()
+    assert read == []

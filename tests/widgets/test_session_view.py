@@ -15,7 +15,17 @@ from tests.widgets import panelling
 from tests.widgets.conftest import settle
 
 from napari_ka2er._writer import volume_of
-from napari_ka2er.widgets.layers import is_straight, source_of, straightened
+from napari_ka2er.core.sessions import replay
+from napari_ka2er.core.volume import Volume
+from napari_ka2er.widgets.jobs import Choice
+from napari_ka2er.widgets.keys import bindings
+from napari_ka2er.widgets.layers import (
+    is_straight,
+    points_layer,
+    source_of,
+    straight_image,
+    straightened,
+)
 from napari_ka2er.widgets.looking import centre_of_view, go_to_slice, slice_index
 from napari_ka2er.widgets.tools import Tool
 
@@ -153,6 +163,77 @@ def test_a_copy_of_our_layer_is_the_users_own(started, viewer, qtbot, failures):
     settle(started, qtbot)
     assert started.session.mask[tuple(AT)] == 1, "its undo is its own, too"
     assert not failures
+
+
+def test_closing_the_panel_takes_our_layers_and_keys_away(new_controller, oblique, tmp_path, qtbot):
+    viewer = ViewerModel()
+    image = viewer.add_image(np.array(oblique.data), name="tilted", affine=oblique.affine)
+    controller = new_controller(viewer)
+    controller.keys = bindings(controller)
+    session = panelling.begin(controller, image, tmp_path / "session")
+    panelling.idle(controller, qtbot)
+    labels = controller.view.labels
+    assert labels.keymap
+    labels.paint((1, 2, 3), 1)
+    controller.close()
+    assert list(viewer.layers) == [image]
+    assert image.visible
+    assert replay(tmp_path / "session").mask[1, 2, 3] == 1, "a stroke just before is kept"
+    assert not session.mask.all()
+    assert not labels.keymap
+    labels.undo()  # napari's own: ours would ask a controller that is gone
+    assert "undo" not in vars(labels)
+
+
+def test_when_napari_closes_its_layers_are_not_touched(started, viewer):
+    layers = list(viewer.layers)
+    started.close(is_ending=True)
+    assert list(viewer.layers) == layers
+
+
+def test_what_is_shown_along_its_own_axes_is_known_by_its_true_place(oblique, viewer):
+    image = viewer.add_image(np.array(oblique.data), name="tilted", affine=oblique.affine)
+    source = source_of(image)
+    shown = source_of(straight_image(source.read(), image, source.place))
+    np.testing.assert_allclose(shown.affine, oblique.affine)
+    assert shown.is_oblique
+    assert shown.read().digest() == source.read().digest()
+
+
+def test_a_volume_that_is_not_finite_is_refused_in_a_line_and_only_when_asked(
+    controller, viewer, student_folder, qtbot, failures, tmp_path
+):
+    values = np.ones((6, 20, 20), np.float32)
+    values[2, 3, 4] = np.nan
+    layer = viewer.add_image(values, name="hole")
+    panelling.begin(controller, viewer.layers["scan"], tmp_path / "sessions" / "one")
+    controller.finish()
+    sections = panelling.sections_of(controller, viewer, qtbot)
+    assert sections.panel("Volume").layer is layer
+    settle(controller, qtbot)
+    assert not failures, "it is only listed"
+    controller.start(layer, Choice(student_folder, "one", "distilled", "cpu"))
+    settle(controller, qtbot)
+    assert len(failures) == 1
+    assert "1 NaN and 0 infinite of 2400 in hole" in failures[0]
+    assert controller.session is None
+
+
+@pytest.mark.parametrize("kind", ["f2", "?", ">i2"])
+def test_voxels_of_odd_types_are_read_as_our_reader_reads_them(viewer, kind):
+    values = np.arange(24).reshape(2, 3, 4) % 2
+    volume = source_of(viewer.add_image(values.astype(kind), name="odd")).read()
+    assert volume.data.dtype in (np.float32, np.uint8, np.int16)
+    np.testing.assert_array_equal(volume.channels[0], values)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "least"), [((0.001, 0.0005, 0.0005), 0.0015), ((3.0, 1.0, 1.0), 2.0)]
+)
+def test_points_are_seen_in_a_volume_of_any_scale(spacing, least):
+    volume = Volume(np.zeros((10, 20, 20), np.uint8), np.diag([*spacing, 1.0]))
+    layer = points_layer(volume, {})
+    assert layer.current_size * spacing[-1] == pytest.approx(least)
 
 
 def test_without_the_image_layer_the_session_goes_on(started, viewer, qtbot, failures):

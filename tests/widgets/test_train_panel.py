@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from tests.training.packages import correction, package
 from tests.training.rounds import make_workspace
-from tests.widgets.panelling import begin, idle
+from tests.widgets.panelling import begin, idle, sections_of
 
 from ka2er_training.registry import current, student_folder
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.task import Label, Task
+from napari_ka2er.model.catalogue import sample_folder
+from napari_ka2er.widgets.jobs import Uncertainty
 from napari_ka2er.widgets.retraining import Retraining, RoundStatus, _reason
 from napari_ka2er.widgets.train_panel import TrainPanel, outcome
 
@@ -172,3 +179,116 @@ def test_what_broke_a_round_is_told_but_not_that_it_was_stopped():
     )
     stopped = RoundStatus(is_broken=True)
     assert outcome(stopped) == "A round was broken off. Go on takes it up where it was."
+
+
+HOLD = """
+import sys, time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def sleeping():
+    """Start processes that wait; they end with the test."""
+    started = []
+
+    def start(*words):
+        command = [sys.executable, "-c", *words]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        return started[-1], command
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """What is a workspace to the window."""
+    (tmp_path / "runs" / "window").mkdir(parents=True)
+    (tmp_path / "ka2er.toml").write_text("")
+    return tmp_path
+
+
+def test_stop_ends_no_process_but_the_rounds(bare, sleeping, panel, failures):
+    job = bare / "runs" / "window" / "job.json"
+    other, _ = sleeping("import time; time.sleep(60)")
+    held, _ = sleeping(HOLD, str(bare / "runs" / "retrain.lock"))
+    held.stdout.readline()
+    panel.set_workspace(bare)
+    for left in (
+        {"pid": other.pid, "command": ["python", "-m", "ka2er_training", "retrain"]},
+        {"pid": other.pid},
+        {"pid": 2**40, "command": []},
+        {},
+    ):
+        job.write_text(json.dumps(left))
+        panel.stop.click()
+        assert "stop it where it was started" in failures.pop()
+    ended, command = sleeping("pass")
+    ended.wait()
+    panel._retraining._process = ended  # ours, before one was begun elsewhere
+    job.write_text(json.dumps({"pid": ended.pid, "command": command}))
+    panel._look()
+    assert not job.exists(), "its number may become another's"
+    panel.stop.click()
+    assert "stop it where it was started" in failures.pop()
+    assert other.poll() is None
+    assert held.poll() is None
+
+
+def test_a_round_that_another_window_began_is_stopped(bare, sleeping):
+    held, command = sleeping(HOLD, str(bare / "runs" / "retrain.lock"))
+    held.stdout.readline()
+    job = {"pid": held.pid, "command": command}
+    (bare / "runs" / "window" / "job.json").write_text(json.dumps(job))
+    Retraining(bare).stop()
+    assert held.wait(timeout=20) != 0
+
+
+def test_a_round_that_cannot_be_reached_is_told(bare, sleeping, monkeypatch):
+    held, command = sleeping(HOLD, str(bare / "runs" / "retrain.lock"))
+    held.stdout.readline()
+    job = {"pid": held.pid, "command": command}
+    (bare / "runs" / "window" / "job.json").write_text(json.dumps(job))
+
+    def refuse(pid, sign):
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "kill", refuse)
+        with pytest.raises(UserError, match="not permitted"):
+            Retraining(bare).stop()
+
+
+def test_the_next_session_begins_with_the_new_student_too(
+    controller, viewer, qtbot, tmp_path, monkeypatch, failures
+):
+    sections = sections_of(controller, viewer, qtbot)
+    begin(controller, viewer.layers["scan"], tmp_path / "session", Task("lungs", (Label(1, "l"),)))
+    idle(controller, qtbot)
+    controller._started = replace(
+        controller._started, choice=replace(controller._started.choice, mode="sparse")
+    )
+    values = np.zeros(controller.session.volume.shape, np.float16)
+    means = tuple(np.zeros(n) for n in values.shape)
+    controller._maps.show_uncertainty(Uncertainty(values, means))
+    student = sections.panel("Student")
+    student.mode.setCurrentText("full")
+    folder = tmp_path / "students" / "v0002"
+    folder.mkdir(parents=True)
+    shutil.copy(sample_folder() / "student" / "student.json", folder)
+    controller.use_student(folder)
+    idle(controller, qtbot)
+    assert not failures
+    choice = sections.panel("Task and labels").choice
+    assert choice.student == folder
+    assert choice.mode == "distilled" == controller._started.choice.mode, "it has no experts"
+    assert controller._maps.uncertainty is None, "that was the old student's"
+    assert not [layer for layer in viewer.layers if "uncertainty" in layer.name]

@@ -131,12 +131,44 @@ def source_of(folder: Path) -> Path | None:
     return Path(source) if source and Path(source).exists() else None
 
 
-def find_sessions(parent: Path) -> list[SessionSummary]:
-    """Return the sessions in the folders of `parent`, newest first, damaged ones left out."""
+def session_folders(parent: Path, geometry: Geometry | None = None, digest: str = "") -> list[Path]:
+    """Return the folders of `parent` that hold a session, by their headers alone; logs stay unread.
+
+    Parameters
+    ----------
+    parent : Path
+        Where sessions are kept; it may be missing.
+    geometry : Geometry, optional
+        Only sessions about a volume of this shape in this place.
+    digest : str, optional
+        Only sessions about the volume with this digest.
+    """
     found = []
     for header in parent.glob(f"*/{HEADER}") if parent.is_dir() else ():
         try:
-            found.append(summarise_session(header.parent))
+            place, _, about = _read_about(header.parent)
+        except UserError:
+            continue
+        is_here = geometry is None or place.is_close(geometry)
+        if is_here and digest in ("", about["digest"]):
+            found.append(header.parent)
+    return found
+
+
+def find_sessions(
+    parent: Path, geometry: Geometry | None = None, digest: str = ""
+) -> list[SessionSummary]:
+    """Return the sessions in the folders of `parent`, newest first, damaged ones left out.
+
+    Parameters
+    ----------
+    parent, geometry, digest
+        See `session_folders`; the logs of other sessions are not read.
+    """
+    found = []
+    for folder in session_folders(parent, geometry, digest):
+        try:
+            found.append(summarise_session(folder))
         except UserError:
             continue
     return sorted(found, key=lambda summary: -summary.time_s)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error
 from qtpy.compat import isalive
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QEvent, QObject
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -47,7 +47,8 @@ class AnnotateWidget(QWidget):
         self.controller.changed.connect(self.refresh)
         self.controller.failed.connect(show_error)
         viewer.layers.events.removed.connect(disable_vertex_arrays)
-        self.destroyed.connect(partial(_stop, self.controller))
+        self._in_dock: list[bool] = []  # shared with `_stop`, which comes when this is half gone
+        self.destroyed.connect(partial(_stop, self.controller, self._in_dock))
         self.refresh()
 
     def refresh(self) -> None:
@@ -55,12 +56,18 @@ class AnnotateWidget(QWidget):
         if isalive(self):  # napari's signals know nothing of Qt's deletions
             self.sections.refresh()
 
+    def changeEvent(self, event: QEvent) -> None:
+        """Note whether this is in a dock: napari takes it out when the dock alone is closed."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._in_dock[:] = [self.parent() is not None]
+        super().changeEvent(event)
+
     def closeEvent(self, event: QCloseEvent) -> None:
         """Stop what runs."""
         self.controller.close()
         super().closeEvent(event)
 
 
-def _stop(controller: AnnotateController, _: QObject | None = None) -> None:
-    """Stop what runs when the window goes, however it goes."""
-    controller.close()
+def _stop(controller: AnnotateController, in_dock: list[bool], _: QObject | None = None) -> None:
+    """Stop what runs when the widget goes, however it goes; still in its dock, napari goes too."""
+    controller.close(is_ending=any(in_dock))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from qtpy.compat import isalive
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from napari_ka2er.widgets.looking import painted_axes
-from napari_ka2er.widgets.parts import allow, caption, number
+from napari_ka2er.widgets.parts import allow, caption, fit_scale, number
 
+_WIDTH_MM = 5.0
 _TIP = "How wide the brush is. Keys [ and ] change its size."
 
 
@@ -32,8 +34,9 @@ class BrushWidth(QWidget):
         super().__init__()
         self._controller, self._viewer = controller, viewer
         self._layer: Any = None
+        self._session: Any = None
         self._is_fitting = False
-        self.mm = number("brush_mm", _TIP, 5.0, "mm")
+        self.mm = number("brush_mm", _TIP, _WIDTH_MM, "mm")
         self.mm.valueChanged.connect(self.fit)
         column = QHBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -46,12 +49,22 @@ class BrushWidth(QWidget):
         """Care for the labels layer there is, and say how wide it paints."""
         view = self._controller.view
         layer = None if view is None else view.labels
+        self._fit_scale()
         if layer is not self._layer:
             self._layer = layer
             self._listen()
             self.fit()
         painted = "" if layer is None else f" It paints {self._painted_mm():.3g} mm here."
         allow(self.mm, _TIP + painted, obstacle)
+
+    def _fit_scale(self) -> None:
+        """Let the field take widths of the session's volume, which may be a microscope's."""
+        session = self._controller.session
+        if session is not None and session is not self._session:
+            volume = session.volume
+            extent = float(np.median(volume.geometry.extent_mm))
+            fit_scale(self.mm, min(volume.spacing), extent / 2, min(_WIDTH_MM, extent / 15))
+        self._session = session
 
     def fit(self, event: Any = None) -> None:
         """Make the brush as wide as the field says, as nearly as napari can."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from platformdirs import user_data_path
 from qtpy.compat import isalive
-from qtpy.QtCore import QObject
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 from napari_ka2er.core.student_card import read_student_card, student_in
 from napari_ka2er.widgets import files, jobs, restore
 from napari_ka2er.widgets.desk import SessionDesk
-from napari_ka2er.widgets.layers import source_of
+from napari_ka2er.widgets.layers import release, source_of
 from napari_ka2er.widgets.maps import Maps
 from napari_ka2er.widgets.prompt_layer import PromptEdits
 from napari_ka2er.widgets.prompt_queue import PromptQueue
@@ -40,7 +40,11 @@ class AnnotateController(TaskRanking):
     -------
     changed, told, failed, progressed
         See `SessionBase` and `ModelWork`.
+    student_changed(Choice)
+        The session goes on with another student, and in which mode.
     """
+
+    student_changed = Signal(object)
 
     def __init__(
         self,
@@ -82,11 +86,14 @@ class AnnotateController(TaskRanking):
             started = self._need()
             card = read_student_card(student_in(folder))
             task = jobs.task_of(card, started.task.name)
-            choice = replace(started.choice, student=card.folder)
+            mode = started.choice.mode if not card.missing else "distilled"
+            choice = replace(started.choice, student=card.folder, mode=mode)
             self.cancel()
             self._started = replace(started, choice=choice, card=card, task=task)
             self._seen, self.filled_share = {}, 0.0
+            self._forget_maps()
             self._act(lambda session: session.set_student(card.version, choice.mode))
+            self.student_changed.emit(choice)
             self.told.emit(f"From here on student {card.version} answers; what is there stays.")
             self._fill_timer.start()
 
@@ -101,17 +108,28 @@ class AnnotateController(TaskRanking):
             self._known = {}
         self._note()
 
-    def close(self) -> None:
-        """Stop what runs and let others open the session; called when the window closes."""
+    def close(self, *, is_ending: bool = False) -> None:
+        """Stop what runs, take our layers away and let others open the session.
+
+        What was painted and what was to be saved is written first; this waits for it.
+
+        Parameters
+        ----------
+        is_ending : bool, optional
+            Whether napari itself is closing: its layers go with it, and are not to be touched.
+        """
+        if isalive(self):
+            self._take_strokes()
         for timer in (self._ask_timer, self._fill_timer, self._autosave_timer, self._changed_timer):
             if isalive(timer):
                 timer.stop()
         self._runner.close()
         if self._owns_services:
             self._services.close()
+        self._leave_files()  # before the desk: what is saved is the desk's
         if self._desk is not None:
             self._desk.leave()
-        self._files.close()
+        self._leave_viewer(is_ending)
 
     def show_layers(self) -> None:
         """Show the session's layers, at first and after the user removed any."""
@@ -162,15 +180,33 @@ class AnnotateController(TaskRanking):
         self.told.emit(f"Session started; every step is kept in {started.folder}.")
 
     def _end_session(self) -> None:
-        if self._maps is not None:
-            self._maps.close()
-        if self.view is not None:
-            self.view.close()
-        if self._desk is not None:
-            self._desk.leave()
-            self._desk.deleteLater()
+        self._take_strokes()
+        self._leave_viewer()
+        desk = self._desk
+        if desk is not None:  # in turn: what was to be saved before is the desk's
+            self._files.do(desk.leave, lambda _: desk.deleteLater())
         self.view = self._started = self._queue = self._desk = self._maps = None
         self._n_tools = 0
+
+    def _leave_viewer(self, is_ending: bool = False) -> None:
+        """Take our layers out of the viewer: without a session, what is painted would be lost."""
+        view, maps = self.view, self._maps
+        for layer in () if view is None else (view.labels, view.points, view.shapes):
+            if layer is not None:
+                release(layer, self.keys)
+        if is_ending:
+            return
+        if maps is not None:
+            maps.close()
+        if view is not None:
+            view.close()
+        self.view = self._maps = None
+
+    def _forget_maps(self) -> None:
+        """Take the maps of a student away that is no longer at work."""
+        if self._maps is not None:
+            self._maps.close()
+            self._maps.uncertainty = None
 
     def _move_prompt(self, number: int, prompt: Any) -> None:
         self._act(lambda session: session.move_prompt(number, prompt))

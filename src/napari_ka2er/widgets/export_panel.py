@@ -14,6 +14,7 @@ from napari_ka2er.core.sessions import summarise_session
 from napari_ka2er.widgets.parts import Panel, allow, button, emphasise, line, row
 
 _ROWS = 3
+_FOLDER, _TASK = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
 
 
 class ExportPanel(Panel):
@@ -22,6 +23,7 @@ class ExportPanel(Panel):
     def __init__(self, controller: Any) -> None:
         super().__init__(controller)
         self._session: Any = None
+        controller.exported.connect(self._untick)
         self.reviewer = line("reviewer", "Who vouches for the labels; goes into the package.")
         self.reviewer.setPlaceholderText("reviewer")
         tip = "A pseudonym: all cases of one patient stay on one side of the hold-out."
@@ -60,21 +62,34 @@ class ExportPanel(Panel):
     def _remember(self, session: Any) -> None:
         """Offer what was reviewed in this window before, when another session begins."""
         before, self._session = self._session, session
-        if before is None or session is before or before.state.reviewed.is_empty():
+        if session is before:
             return
-        if before.folder is not None and before.folder not in self._folders():
+        if session is not None:  # the next patient is another one
+            self.patient.clear()
+            self.case.clear()
+        is_reviewed = before is not None and not before.state.reviewed.is_empty()
+        if is_reviewed and before.folder is not None and before.folder not in self._folders():
             self.add_more(before.folder)
+        self._untick()
+
+    def _untick(self, path: object = None) -> None:
+        """Leave out what a package of the session's task cannot take, or another one has."""
+        for item in self._rows():
+            is_other = self._session is not None and item.data(_TASK) != self._session.task.name
+            if is_other or self._controller.is_packed(_folder(item)):
+                item.setCheckState(Qt.CheckState.Unchecked)
+
+    def _rows(self) -> list[QListWidgetItem]:
+        return [self.others.item(n) for n in range(self.others.count())]
 
     def _folders(self) -> list[Path]:
-        rows = [self.others.item(n) for n in range(self.others.count())]
-        return [Path(item.data(Qt.ItemDataRole.UserRole)) for item in rows]
+        return [_folder(item) for item in self._rows()]
 
     @property
     def more_sessions(self) -> tuple[Path, ...]:
         """The folders of the other sessions that go into the package."""
-        rows = [self.others.item(n) for n in range(self.others.count())]
-        ticked = [item for item in rows if item.checkState() == Qt.CheckState.Checked]
-        return tuple(Path(item.data(Qt.ItemDataRole.UserRole)) for item in ticked)
+        ticked = [x for x in self._rows() if x.checkState() == Qt.CheckState.Checked]
+        return tuple(_folder(item) for item in ticked)
 
     def add_more(self, folder: Path) -> None:
         """Put another session into the list; one that is none is told."""
@@ -84,7 +99,8 @@ class ExportPanel(Panel):
             self._controller.failed.emit(str(error))
             return
         item = QListWidgetItem(f"{summary.volume_name}, {summary.task}, {summary.n_actions} steps")
-        item.setData(Qt.ItemDataRole.UserRole, str(folder))
+        item.setData(_FOLDER, str(folder))
+        item.setData(_TASK, summary.task)
         item.setCheckState(Qt.CheckState.Checked)
         item.setToolTip(str(folder))
         self.others.addItem(item)
@@ -131,3 +147,7 @@ class ExportPanel(Panel):
         path, _ = QFileDialog.getSaveFileName(self, "Save volumes", name, "JSON (*.json)")
         if path:
             self._controller.write_volumes(Path(path))
+
+
+def _folder(item: QListWidgetItem) -> Path:
+    return Path(item.data(_FOLDER))

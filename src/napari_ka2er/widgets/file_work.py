@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
@@ -16,6 +16,8 @@ from napari_ka2er.widgets.layers import source_of
 from napari_ka2er.widgets.model_work import ModelWork
 from napari_ka2er.widgets.runner import Worker
 from napari_ka2er.widgets.services import Services
+
+T = TypeVar("T")
 
 
 class FileWork(ModelWork):
@@ -39,8 +41,10 @@ class FileWork(ModelWork):
         self._files.emptied.connect(self._files_emptied)
         self._n_saving = 0
         self._exported: tuple[Any, int] | None = None  # the session, and how much was done in it
+        self._packed: set[Path] = set()  # the folders of sessions that are in a package
         self._known: dict[Any, list[SessionSummary]] = {}  # layer's id -> what can be restored
         self._n_saved = 0  # how often the mask had been changed when it was saved
+        self._is_leaving = False
         self._autosave_timer = QTimer(self)
         self._autosave_timer.timeout.connect(self._autosave)
 
@@ -55,6 +59,10 @@ class FileWork(ModelWork):
         session = self.session
         return session is not None and self._exported == (session, session.state.history.n_done)
 
+    def is_packed(self, folder: Path) -> bool:
+        """Return whether a session, by its folder, went into a package in this window."""
+        return folder.resolve() in self._packed
+
     def restorable(self, layer: Any) -> list[SessionSummary]:
         """Return the unfinished sessions of the volume in a layer, as far as known by now.
 
@@ -67,7 +75,7 @@ class FileWork(ModelWork):
                 source = source_of(layer)
             except UserError:
                 return []
-            self._files.do(
+            self._scan(
                 lambda: restore.of_source(self._sessions, source),
                 lambda found: self._restorable(key, found),
             )
@@ -96,9 +104,11 @@ class FileWork(ModelWork):
         who = files.Who(reviewer, patient, name)
         report, session = self.progressed.emit, self.session
         n_done = 0 if session is None else session.state.history.n_done
+        own = [] if self._started is None else [self._started.folder]
 
         def note() -> None:
             self._exported = session, n_done
+            self._packed.update(folder.resolve() for folder in (*own, *more_sessions))
             self.exported.emit(path)
 
         self._write(
@@ -110,6 +120,26 @@ class FileWork(ModelWork):
         self._autosave_timer.stop()
         if seconds > 0:
             self._autosave_timer.start(1000 * seconds)
+
+    def _scan(self, read: Callable[[], T], then: Callable[[T], object]) -> None:
+        """Read a volume that nobody asked for: what is wrong with it is told at Start."""
+
+        def quietly() -> tuple[T, ...]:
+            try:
+                return () if self._is_leaving else (read(),)
+            except UserError:
+                return ()
+
+        def tell(found: tuple[T, ...]) -> None:
+            for one in found:
+                then(one)
+
+        self._files.do(quietly, tell)
+
+    def _leave_files(self) -> None:
+        """Write what was asked for, and wait for it; what was to be read unasked is dropped."""
+        self._is_leaving = True
+        self._files.close()
 
     def _write(
         self, write: Callable[[SessionDesk, Path], str], then: Callable[[], None] | None = None

@@ -52,6 +52,7 @@ class LabelTable(QTableWidget):
         self._labels: tuple[Label, ...] = ()
         self._locks: frozenset[int] = frozenset()
         self._statuses: dict[int, Status] = {}
+        self._is_stale = False  # whether it may show what the session does not have
         self.hidden: set[int] = set()
         for column, tip in enumerate(_TIPS):
             head = Item(_TITLES[column])
@@ -78,8 +79,10 @@ class LabelTable(QTableWidget):
         self, labels: tuple[Label, ...], statuses: dict[int, Status], locks: frozenset[int]
     ) -> None:
         """Fill the table, if anything differs from what it shows."""
-        if (labels, statuses, locks) == (self._labels, self._statuses, self._locks):
+        shown = (self._labels, self._statuses, self._locks)
+        if (labels, statuses, locks) == shown and not self._is_stale:
             return
+        self._is_stale = False
         self._labels, self._statuses, self._locks = labels, dict(statuses), locks
         with QSignalBlocker(self):
             if self.rowCount() != len(labels):
@@ -137,17 +140,20 @@ class LabelTable(QTableWidget):
         is_checked = item.checkState() == Qt.CheckState.Checked
         match item.column():
             case 1:
-                self._rename(label, item.text().strip())
+                self._rename(item, label, item.text().strip())
             case 2:
                 (self.hidden.discard if is_checked else self.hidden.add)(label.value)
                 self.shown.emit(label.value, is_checked)
             case 3:
                 self.locked.emit(label.value, is_checked)
 
-    def _rename(self, label: Label, name: str) -> None:
+    def _rename(self, item: Item, label: Label, name: str) -> None:
         if name and name != label.name:
             self.edited.emit(Label(label.value, name, label.color))
-        self.forget()
+            self.forget()
+        else:
+            with QSignalBlocker(self):
+                item.setText(label.name)
 
     def _double_clicked(self, row: int, column: int) -> None:
         label = self._labels[row]
@@ -162,7 +168,7 @@ class LabelTable(QTableWidget):
 
     def forget(self) -> None:
         """Fill everything anew next time: what the user typed may have been refused."""
-        self._labels = ()
+        self._is_stale = True
 
 
 def _short(number: float) -> str:

@@ -12,6 +12,7 @@ from napari.utils.colormaps import DirectLabelColormap
 
 from napari_ka2er._transforms import affine_of, composed, placed
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io.checks import as_values
 from napari_ka2er.core.volume import Geometry, Volume
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labe
 _NAMES = ("units", "axis_labels")
 # How far, in voxels, napari may draw a corner from where it is before we straighten the volume.
 STRAIGHT_VOXELS = 0.25
+MOST_VOXELS = 400_000_000  # a larger volume is not read before somebody asks for it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +67,15 @@ class Source:
     path: Path | None
 
     def read(self) -> Volume:
-        """Return the volume.  Takes a moment: its voxels are copied, as they are the user's."""
-        return Volume(np.array(self.data), self.affine, name=self.name, header=self.header)
+        """Return the volume.  Takes a moment: its voxels are copied, as they are the user's.
+
+        Raises
+        ------
+        UserError
+            If its voxels are no numbers, or some are NaN or infinite.
+        """
+        values = as_values(np.array(self.data), self.name)
+        return Volume(values, self.affine, name=self.name, header=self.header)
 
 
 def source_of(layer: Image) -> Source:
@@ -82,9 +91,13 @@ def source_of(layer: Image) -> Source:
         raise UserError("a 3D image without colours", got, "choose another layer")
     attributes = {name: getattr(layer, name) for name in _PLACE}
     attributes["affine"] = np.asarray(layer.affine)
-    path = layer.source.path
+    own = layer.metadata.get(KEY, {})
+    path = layer.source.path or own.get("source")  # napari knows no file of a sample
     data = layer.data[0] if layer.multiscale else layer.data
-    lattice = Geometry(data.shape, affine_of(attributes, 3))
+    # Where we show an oblique volume along its own axes, this is its true place.
+    affine = own.get("affine")
+    affine = affine_of(attributes, 3) if affine is None else np.asarray(affine, float)
+    lattice = Geometry(data.shape, affine)
     is_oblique = not is_straight(lattice)
     names = {name: attributes[name] for name in _NAMES}
     place = {**placed(composed(attributes, 3)), **names}
@@ -92,7 +105,7 @@ def source_of(layer: Image) -> Source:
         data=data,
         affine=lattice.affine,
         name=layer.name,
-        header=layer.metadata.get(KEY, {}).get("header", {}),
+        header=own.get("header", {}),
         place=straightened(lattice) if is_oblique else place,
         is_oblique=is_oblique,
         path=Path(path) if path else None,
@@ -156,9 +169,19 @@ def labels_layer(
     return layer
 
 
+def release(layer: Labels | Points | Shapes, keys: Collection[Any]) -> None:
+    """Give a layer back to napari: keys, undo and redo do what napari's own do."""
+    for key in keys:
+        layer.bind_key(key, None, overwrite=True)
+    for name in ("undo", "redo"):
+        vars(layer).pop(name, None)
+
+
 def points_layer(volume: Volume, place: dict[str, Any]) -> Points:
     """Return an empty layer for positive and negative points, in the volume's voxels."""
-    wide_mm = max(2.0, float(np.median(volume.geometry.extent_mm)) / 60)
+    # Of a microscope's volume 2 mm is all: three of its voxels are seen as well.
+    least_mm = min(2.0, 3 * min(volume.spacing))
+    wide_mm = max(least_mm, float(np.median(volume.geometry.extent_mm)) / 60)
     return Points(
         np.empty((0, 3)),
         name=f"points in {volume.name}",

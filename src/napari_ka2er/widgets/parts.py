@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,6 +25,7 @@ from qtpy.QtWidgets import (
 START_FIRST = "press Start first"
 LAYERS_GONE = "our layers were removed; press Show layers again"
 BUSY = "wait for what is running, or cancel it"
+_MOST_DECIMALS = 12
 # napari puts a button on each side of a number: too wide for us, and the wheel and keys do as well.
 _NO_BUTTONS = (
     "QAbstractSpinBox { padding: 1px 4px; min-width: 0px; }"
@@ -133,6 +135,32 @@ def number(name: str, tip: str, value: float, unit: str, decimals: int = 1) -> Q
     made.setStyleSheet(_NO_BUTTONS)
     made.setFixedWidth(66)
     return made
+
+
+def decimals_of(step: float) -> int:
+    """Return how many decimals a field needs for steps of this size: 1 for 0.1, 4 for 0.0005."""
+    return min(_MOST_DECIMALS, max(1, math.ceil(-math.log10(step)))) if step > 0 else 1
+
+
+def fit_scale(made: QDoubleSpinBox, step: float, largest: float, start: float) -> None:
+    """Let a field take numbers of a volume's scale.
+
+    Parameters
+    ----------
+    made : QDoubleSpinBox
+        From `number`.
+    step : float
+        What is worth typing, such as the width of a voxel.
+    largest : float
+        What is shown stays, unless it is above this: then it is of another scale.
+    start : float
+        What is shown instead.
+    """
+    decimals = decimals_of(step)
+    made.setDecimals(decimals)
+    made.setMinimum(10.0**-decimals)
+    if made.value() > largest:
+        made.setValue(start)
 
 
 def line(name: str, tip: str, placeholder: str = "") -> QLineEdit:

@@ -146,9 +146,14 @@ class PromptLayer(QObject):
             self._timer.start(0)
 
     def _take_added(self) -> None:
-        for row in range(len(self._rows), len(self.layer.data)):
-            self._rows.append(None)  # until the session has it, or for it to be drawn away
-            self._edits.add(self._prompt_at(row, self._is_positive))
+        new = range(len(self._rows), len(self.layer.data))
+        self._rows += [None] * len(new)  # until the session has them, or to be drawn away
+        for row in new:
+            try:
+                self._edits.add(self._prompt_at(row, self._is_positive))
+            except UserError as error:  # of one; the others are taken
+                self.failed.emit(error)
+                self._timer.start(0)
 
     def _take_removed(self, rows: list[int]) -> None:
         gone = [self._rows[row] for row in rows if row < len(self._rows)]

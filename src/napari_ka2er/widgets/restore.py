@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_ka2er.core.actions import StudentChange
 from napari_ka2er.core.io.atomic import replacing
 from napari_ka2er.core.records import read_records
-from napari_ka2er.core.sessions import SessionSummary, find_sessions
+from napari_ka2er.core.sessions import SessionSummary, find_sessions, session_folders
+from napari_ka2er.core.volume import Geometry
+from napari_ka2er.widgets.layers import MOST_VOXELS
 
 if TYPE_CHECKING:
     from napari_ka2er.widgets.layers import Source
@@ -17,23 +20,26 @@ if TYPE_CHECKING:
 FINISHED = "finished.json"
 
 
-def unfinished(parent: Path, digest: str) -> list[SessionSummary]:
+def unfinished(parent: Path, geometry: Geometry, digest: str = "") -> list[SessionSummary]:
     """Return the sessions of a volume with work that nobody has finished or exported, newest first.
 
-    Those that are open somewhere are left out.  Reads all logs: this takes a moment.
+    Those that are open somewhere are left out.  Reads their logs: this takes a moment.
     """
-    return [
-        summary
-        for summary in find_sessions(parent)
-        if summary.volume_digest == digest and not summary.is_open and _has_news(summary)
-    ]
+    found = find_sessions(parent, geometry, digest)
+    return [summary for summary in found if not summary.is_open and _has_news(summary)]
 
 
 def of_source(parent: Path, source: Source) -> list[SessionSummary]:
-    """Return the unfinished sessions of the volume in a layer; reads its voxels."""
-    if not parent.is_dir() or not any(parent.iterdir()):
+    """Return the unfinished sessions of the volume in a layer.
+
+    Its voxels are read only if a session lies where it lies.  A volume that is too large to be
+    read unasked is taken to be the one of such a session: whoever continues it is told if not.
+    """
+    lattice = Geometry(source.data.shape, source.affine)
+    if not session_folders(parent, lattice):
         return []
-    return unfinished(parent, source.read().digest())
+    is_quick = prod(lattice.shape) <= MOST_VOXELS
+    return unfinished(parent, lattice, source.read().digest() if is_quick else "")
 
 
 def mark_finished(folder: Path, n_actions: int) -> None:

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from napari_ka2er.core.errors import UserError
@@ -26,6 +27,7 @@ FOLDER = "window"
 _LOG, _PROGRESS, _RESULT, _JOB = "log.txt", "progress.json", "result.json", "job.json"
 _TAIL_BYTES = 4096
 PROMOTED = "promoted"
+_ELSEWHERE = "stop it where it was started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +97,31 @@ class Retraining:
         for name in (_PROGRESS, _RESULT):
             (self._folder / name).unlink(missing_ok=True)
         self._n_stops = 0
-        self._process = self._launch(self._command(packages, resume, device))
+        command = self._command(packages, resume, device)
+        self._process = self._launch(command)
         with replacing(self._folder / _JOB) as partial:
-            partial.write_text(json.dumps({"pid": self._process.pid}), "utf-8")
+            job = {"pid": self._process.pid, "command": command}
+            partial.write_text(json.dumps(job), "utf-8")
 
     def stop(self) -> None:
-        """Ask the round to stop where it can go on later; a second time, end it at once."""
-        sign = signal.SIGTERM if self._n_stops else _INTERRUPT
-        self._n_stops += 1
+        """Ask the round to stop where it can go on later; a second time, end it at once.
+
+        Raises
+        ------
+        UserError
+            If it was not begun in a window on this computer, or cannot be reached.
+        """
+        if not self.is_running:
+            return
         pid = self._pid()
-        if self.is_running and pid is not None:
-            os.kill(pid, sign)
+        if pid is None:
+            raise UserError("a round that a window here began", "another one", _ELSEWHERE)
+        try:
+            os.kill(pid, signal.SIGTERM if self._n_stops else _INTERRUPT)
+        except OSError as error:
+            got = f"process {pid}: {error.strerror}"
+            raise UserError("a round that can be stopped", got, _ELSEWHERE) from error
+        self._n_stops += 1
 
     @property
     def is_running(self) -> bool:
@@ -124,6 +140,8 @@ class Retraining:
     def status(self) -> RoundStatus:
         """Return how far the round is; takes a millisecond."""
         is_running, lines = self.is_running, self._lines()
+        if self._process is not None and self._process.poll() is not None:
+            (self._folder / _JOB).unlink(missing_ok=True)  # its number may become another's
         progress = _read(self._folder / _PROGRESS) or {}
         result = None if is_running else _read(self._folder / _RESULT)
         is_over = self._process is not None and not is_running and result is None
@@ -158,10 +176,14 @@ class Retraining:
             )
 
     def _pid(self) -> int | None:
-        if self._process is not None:
+        """Return the process of a round that a window began and that is still at work."""
+        if self._process is not None and self._process.poll() is None:
             return self._process.pid
-        job = _read(self._folder / _JOB)
-        return None if job is None else int(job["pid"])
+        job = _read(self._folder / _JOB) or {}
+        pid, command = job.get("pid"), job.get("command")
+        if not isinstance(pid, int) or not isinstance(command, list):
+            return None
+        return pid if _arguments(pid) == command[1:] else None
 
     def _lines(self) -> tuple[str, ...]:
         """Return the end of the log."""
@@ -187,6 +209,14 @@ _APART: dict[str, Any] = (
     else {"start_new_session": True}
 )
 _INTERRUPT: int = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
+
+
+def _arguments(pid: int) -> list[str] | None:
+    """Return what a process was started with, but for the program; None if there is none."""
+    try:
+        return [str(word) for word in psutil.Process(pid).cmdline()[1:]]
+    except (psutil.Error, ValueError):  # a number that no process can have
+        return None
 
 
 def _reason(lines: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from napari_ka2er.core.student_card import StudentCard, read_student_card, stude
 from napari_ka2er.model.catalogue import sample_folder
 from napari_ka2er.widgets.parts import Panel, button, caption, combo, line, note, row, small
 from napari_ka2er.widgets.preferences import DEVICES, MODES, read_preferences
+from napari_ka2er.widgets.services import Choice
 
 _MODES = {
     "sparse": "Only the experts that matter in a place are run: nearly as good as full, and fast.",
@@ -50,6 +51,7 @@ class StudentPanel(Panel):
         self.add(row(caption("Mode"), self.mode, caption("Device"), self.device))
         self.folder.editingFinished.connect(self._read)
         self.mode.currentTextChanged.connect(self._explain_mode)
+        controller.student_changed.connect(self._follow)
         self.take_sample()
 
     def obstacle(self) -> str:
@@ -70,6 +72,11 @@ class StudentPanel(Panel):
         """Choose the student in a folder; what is wrong with it is told below its name."""
         self.folder.setText(str(folder))
         self._read()
+
+    def _follow(self, choice: Choice) -> None:
+        """Choose the student that the session goes on with: the next one begins with it, too."""
+        self.set_student(choice.student)
+        self.mode.setCurrentText(choice.mode)  # one that is not offered changes nothing
 
     def _choose(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "A student's folder", self.folder.text())

@@ -11,7 +11,7 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.fingerprints import fingerprint
 from napari_ka2er.model.ranking import TaskFit, guess
 from napari_ka2er.widgets.file_work import FileWork
-from napari_ka2er.widgets.layers import Source, source_of
+from napari_ka2er.widgets.layers import MOST_VOXELS, Source, source_of
 from napari_ka2er.widgets.services import Choice, Services
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from napari_ka2er.widgets.runner import IsCancelled, Job, Report
 
 RANKING = "ranking"
-MOST_VOXELS = 400_000_000  # a larger volume is not read before somebody asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +55,7 @@ class TaskRanking(FileWork):
             except UserError:
                 return ()
             if prod(source.data.shape) <= MOST_VOXELS:
-                self._files.do(
-                    lambda: guessed(source, card), lambda found: self._guessed(key, found)
-                )
+                self._scan(lambda: guessed(source, card), lambda found: self._guessed(key, found))
         return self._fits[key]
 
     def rank_tasks(self, layer: Any, choice: Choice) -> None:

@@ -13,7 +13,17 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.tools import ToolCall
 from napari_ka2er.widgets.brush_limits import BrushLimits
 from napari_ka2er.widgets.brush_width import BrushWidth
-from napari_ka2er.widgets.parts import BUSY, Panel, allow, button, combo, number, row, toggle
+from napari_ka2er.widgets.parts import (
+    BUSY,
+    Panel,
+    allow,
+    button,
+    combo,
+    fit_scale,
+    number,
+    row,
+    toggle,
+)
 from napari_ka2er.widgets.slice_tools import copied_slice, painted_slices, two_points
 from napari_ka2er.widgets.tools import Tool
 
@@ -41,6 +51,7 @@ class ToolPanel(Panel):
     def __init__(self, controller: Any, viewer: Any) -> None:
         super().__init__(controller)
         self._viewer = viewer
+        self._fitted: Any = None  # the session that the distance is of the scale of
         self.brush = toggle("Brush", partial(controller.set_tool, Tool.BRUSH), "brush")
         self.eraser = toggle("Eraser", partial(controller.set_tool, Tool.ERASER), "eraser")
         self.brush_width = BrushWidth(controller, viewer)
@@ -100,6 +111,7 @@ class ToolPanel(Panel):
             made.setChecked(not obstacle and used == tool)
         self.brush_width.refresh(obstacle)
         self.limits.refresh(obstacle)
+        self._fit_distance()
         self._refresh_other()
         self._refresh_tools(obstacle)
 
@@ -108,6 +120,14 @@ class ToolPanel(Panel):
         for name, made in self.tools.items():
             lone = name in ("split", "merge") and not self.other.count()
             allow(made, _TIPS[name], obstacle or running or ("add another label" if lone else ""))
+
+    def _fit_distance(self) -> None:
+        """Let the distance be of the scale of the session's volume, which may be a microscope's."""
+        session = self._controller.session
+        if session is not None and session is not self._fitted:
+            step, extent = min(session.volume.spacing), max(session.volume.geometry.extent_mm)
+            fit_scale(self.distance, step, extent, 2 * step)
+        self._fitted = session
 
     def _refresh_other(self) -> None:
         session, label = self._controller.session, self._controller.label

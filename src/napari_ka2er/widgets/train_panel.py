@@ -150,8 +150,11 @@ class TrainPanel(Panel):
         self._look()
 
     def _stop(self) -> None:
-        if self._retraining is not None:
-            self._retraining.stop()
+        try:
+            if self._retraining is not None:
+                self._retraining.stop()
+        except UserError as error:
+            self._controller.failed.emit(str(error))
         self._look()
 
     def _use(self) -> None:

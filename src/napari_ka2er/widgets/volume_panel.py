@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.layers import Image
+from napari.layers import Image, Layer
 from qtpy.compat import isalive
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
+from napari_ka2er._reader import layers_of
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io import SUFFIXES
+from napari_ka2er.core.io import SUFFIXES, read_volume
 from napari_ka2er.core.volume import REVERSE
 from napari_ka2er.widgets.layers import Source, source_of
-from napari_ka2er.widgets.parts import Panel, button, combo, emphasise, note, row, small
+from napari_ka2er.widgets.parts import Panel, combo, emphasise, note, row, small
 
 _TIP = "The image layer to segment. It is read, never changed."
 _SAMPLES = {
@@ -48,24 +51,23 @@ class VolumePanel(Panel):
         self._viewer = viewer
         self._images: list[Image] = []
         self.volume, self.description = combo("volume", _TIP), note("volume_description")
-        self.open = small(button("Open…", self._open, "open_volume"))
-        self.open.setToolTip("Open a NIfTI, NRRD, MetaImage, TIFF or DICOM file.")
-        self.sample = self._sample_button()
+        entries = {
+            "A file…": self._choose_file,
+            "A folder of DICOM or OME-Zarr…": self._choose_folder,
+        }
+        tip = "Open a NIfTI, NRRD, MetaImage, TIFF or DICOM file, a DICOM folder or an OME-Zarr."
+        self.open = _menu_button("Open…", "open_volume", tip, entries)
+        samples = {
+            title: partial(viewer.open_sample, "napari-ka2er", key)
+            for key, title in _SAMPLES.items()
+        }
+        tip = "Open one of the volumes that come with the plugin."
+        self.sample = _menu_button("Sample", "open_sample", tip, samples)
         self.add(self.volume, row(self.description, self.open, self.sample))
         self.volume.currentIndexChanged.connect(self._choose)
         for event in ("inserted", "removed", "reordered"):
             getattr(viewer.layers.events, event).connect(self._list_images)
         self._list_images()
-
-    def _sample_button(self) -> QPushButton:
-        made = QPushButton("Sample")
-        made.setObjectName("open_sample")
-        made.setToolTip("Open one of the volumes that come with the plugin.")
-        menu = QMenu(made)
-        for key, title in _SAMPLES.items():
-            menu.addAction(title, partial(self._viewer.open_sample, "napari-ka2er", key))
-        made.setMenu(menu)
-        return small(made)
 
     @property
     def layer(self) -> Image | None:
@@ -96,11 +98,30 @@ class VolumePanel(Panel):
         emphasise(self.open, self.layer is None)
         emphasise(self.sample, self.layer is None)
 
-    def _open(self) -> None:
+    def read(self, path: Path) -> None:
+        """Read a file or folder into new layers; what cannot be read is told in one line.
+
+        Not with the viewer's own `open`: napari knows files by their suffix, and slices of DICOM
+        often have none.
+        """
+        try:
+            found = layers_of(read_volume(path), path)
+        except UserError as error:
+            self._controller.failed.emit(str(error))
+            return
+        for data, attributes, kind in found:
+            self._viewer.add_layer(Layer.create(data, attributes, kind))
+
+    def _choose_file(self) -> None:
         kinds = f"Volumes (*{' *'.join(SUFFIXES)});;All files (*)"
         path, _ = QFileDialog.getOpenFileName(self, "Open a volume", "", kinds)
         if path:
-            self._viewer.open(path, plugin="napari-ka2er")
+            self.read(Path(path))
+
+    def _choose_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Open a folder of DICOM or an OME-Zarr")
+        if path:
+            self.read(Path(path))
 
     def _list_images(self, event: Any = None) -> None:
         if not isalive(self):  # napari's signals know nothing of Qt's deletions
@@ -141,6 +162,20 @@ class VolumePanel(Panel):
         self.volume.setToolTip(name + _TIP)  # the list may be too narrow for the name
         self.refresh()
         self.chosen.emit()
+
+
+def _menu_button(
+    text: str, name: str, tip: str, entries: Mapping[str, Callable[[], object]]
+) -> QPushButton:
+    """Return a button that opens a menu; each entry does something."""
+    made = QPushButton(text)
+    made.setObjectName(name)
+    made.setToolTip(tip)
+    menu = QMenu(made)
+    for title, act in entries.items():
+        menu.addAction(title, act)
+    made.setMenu(menu)
+    return small(made)
 
 
 def describe(source: Source) -> str:
