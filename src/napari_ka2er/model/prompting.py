@@ -202,8 +202,9 @@ class Prompter:
         known = overlap(image_box(lattice, self._geometry), box)
         # Beyond the region nothing was decoded: `sample` goes on with what lies at its border.
         after = before if known is None else _inside(within(known, box), after, before)
-        # Any share counts: the grid's voxels are larger, and no crumbs are to be left.
-        replaced = sample(decoded.replaced[None], lattice, here)[0] > 0
+        replaced = np.zeros(here.shape, bool)
+        if decoded.replaced.any():  # any share counts: the grid's voxels are larger than crumbs
+            replaced = sample(decoded.replaced[None], lattice, here)[0] > 0
         mask = self._restricted(question, before, replaced, after, here)
         inner = box_of(mask != before)
         z, y, x = (

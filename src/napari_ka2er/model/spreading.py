@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_ka2er.core.boxes import Region
     from napari_ka2er.core.prompts import Prompt
     from napari_ka2er.core.volume import Geometry
 
@@ -28,6 +29,7 @@ _WIDEST = 24.0
 _WIDE_SHARE = 0.3
 _MARGIN = 1.5
 _NOISE = 0.3
+_REACH = 3.5
 _MAX_PER_PROMPT = 16
 
 
@@ -73,7 +75,8 @@ def spread(
     weights = np.linalg.solve(covariance + _NOISE * np.eye(len(places)), missing)
     result = logits.copy()
     for share, scale in bumps:
-        result += _bumps(logits.shape, edges, places, weights * share, scale)
+        window = _window(voxels, scale / edges, logits.shape)
+        result[window] += _bumps(window, edges, places, weights * share, scale)
     return result
 
 
@@ -103,23 +106,32 @@ def _covariance(places: Floats, scale: float) -> Floats:
     return covariance
 
 
+def _window(voxels: NDArray[np.intp], scale: Floats, shape: tuple[int, ...]) -> Region:
+    """Return how far Gaussians around voxels reach; `scale` in voxels along each axis."""
+    reach = np.ceil(_REACH * scale).astype(int)
+    low = np.maximum(voxels.min(axis=0) - reach, 0)
+    high = np.minimum(voxels.max(axis=0) + reach + 1, shape)
+    z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return z, y, x
+
+
 def _bumps(
-    shape: tuple[int, ...],
+    window: Region,
     edges: Floats,
     places: Floats,
     heights: NDArray[np.floating],
     scale: float,
 ) -> NDArray[np.float32]:
-    """Return the sum of Gaussians of one scale at N places.
+    """Return the sum of Gaussians of one scale at N places, in a window.
 
     Each is the product of one along each axis, so that the sum is one product of matrices, (Z, N)
     by (N, Y X): as fast for a dozen scribbles as for a click.
     """
     z, y, x = (
-        np.exp(-((np.arange(n) * edge - at[:, None]) ** 2) / (2 * scale**2)).astype(np.float32)
-        for n, edge, at in zip(shape, edges, places.T, strict=True)
+        np.exp(-((np.arange(p.start, p.stop) * edge - at[:, None]) ** 2) / (2 * scale**2))
+        for p, edge, at in zip(window, edges, places.T, strict=True)
     )
-    planes = (y[:, :, None] * x[:, None]).reshape(len(places), -1)
-    columns = z * heights[:, None].astype(np.float32)
-    summed: NDArray[np.float32] = (columns.T @ planes).reshape(shape)
+    planes = (y[:, :, None] * x[:, None]).astype(np.float32)
+    columns = (z * heights[:, None]).astype(np.float32)
+    summed: NDArray[np.float32] = np.tensordot(columns, planes, axes=(0, 0))
     return summed
