@@ -25,8 +25,8 @@ _GRACE_S = 0.5
 _FLAGS = ("CREATE_NO_WINDOW", "BELOW_NORMAL_PRIORITY_CLASS")
 
 
-# glibc gives arrays of some megabytes back to the system and asks for them anew at every click, whose
-# pages then all have to be made again: a fifth of a click's time.  Others do not read these.
+# glibc gives arrays of some megabytes back to the system and asks for them anew at every click, and
+# their pages have to be made again: a sixth of a click's time.  Other systems do not read these.
 _MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most that it takes
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
