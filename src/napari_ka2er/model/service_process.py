@@ -25,14 +25,6 @@ _GRACE_S = 0.5
 _FLAGS = ("CREATE_NO_WINDOW", "BELOW_NORMAL_PRIORITY_CLASS")
 
 
-# glibc gives arrays of some megabytes back to the system and asks for them anew at every click, and
-# their pages have to be made again: a sixth of a click's time.  Other systems do not read these.
-_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),  # the most that it takes
-    "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
-}
-
-
 class ServiceDiedError(UserError):
     """The model's process is gone: it crashed, or the system killed it."""
 
@@ -65,7 +57,6 @@ class ServiceProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                env={**_MEMORY, **os.environ},
                 start_new_session=True,  # Ctrl-C in a terminal is not for it
                 creationflags=sum(getattr(subprocess, name, 0) for name in _FLAGS),
             )

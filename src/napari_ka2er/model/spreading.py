@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from napari_ka2er.core.prompts import Box
 from napari_ka2er.core.touched import voxels_of
@@ -133,5 +134,7 @@ def _bumps(
     )
     planes = (y[:, :, None] * x[:, None]).astype(np.float32)
     columns = (z * heights[:, None]).astype(np.float32)
-    summed: NDArray[np.float32] = np.tensordot(columns, planes, axes=(0, 0))
+    # By PyTorch: NumPy's BLAS has threads of its own, which then wait in the way of PyTorch's.
+    product = torch.tensordot(torch.from_numpy(columns), torch.from_numpy(planes), dims=([0], [0]))
+    summed: NDArray[np.float32] = product.numpy()
     return summed
