@@ -166,14 +166,14 @@ def _pieces_at(
     [found] = ndimage.find_objects(change.view(np.uint8))  # a click changes little of what is seen
     pieces, n_pieces = ndimage.label(change[found], _TOUCHING)
     is_kept = np.zeros(n_pieces + 1, dtype=bool)
-    is_kept[_values_near(pieces, np.argwhere(prompted) - [part.start for part in found])] = True
+    is_kept[values_near(pieces, np.argwhere(prompted) - [part.start for part in found])] = True
     is_kept[0] = False
     kept = change & region
     kept[found] |= is_kept[pieces]
     return kept
 
 
-def _values_near(values: NDArray[np.intp], voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+def values_near(values: NDArray[np.intp], voxels: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the values at voxels (N, 3) and at their 26 neighbours, as far as they exist.
 
     Prompts have few voxels; a dilation would go through the whole region on every click.

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_ka2er.core.prompts import Box, Point
-from napari_ka2er.core.touched import extent_of, touched_by
+from napari_ka2er.core.touched import extent_of, touched_by, values_near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,9 +125,8 @@ def own_pieces(mask: Mask, prompts: Sequence[Prompt], grid: Geometry) -> Mask:
         return mask
     pieces, n_pieces = ndimage.label(mask, _TOUCHING)
     touched = touched_by(prompts, grid)
-    prompted = ndimage.binary_dilation(touched.positive | touched.negative, _TOUCHING)
     is_own = np.zeros(n_pieces + 1, dtype=bool)
-    is_own[pieces[prompted]] = True
+    is_own[values_near(pieces, np.argwhere(touched.positive | touched.negative))] = True
     is_near = np.zeros(n_pieces + 1, dtype=bool)
     is_near[pieces[_around(extent_of(prompts[-1], grid), grid.shape)]] = True
     is_own[0] = False
