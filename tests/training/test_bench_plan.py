@@ -94,6 +94,22 @@ def test_students_share_experts_and_the_three_modes_share_a_student():
     assert kinds.count("student") == n_first + 2 * 2 + n_few
 
 
+def test_an_expert_with_twice_the_epochs_is_asked_for_and_leaves_the_others_cells_alone():
+    settings = read_bench_settings("two_cores")
+    without = replace(settings, tasks=tuple(replace(t, twice=False) for t in settings.tasks))
+    more, less = (in_order(Plan(s, NAMES, RECIPES).cells()) for s in (settings, without))
+    assert {cell.digest for cell in less} < {cell.digest for cell in more}
+    new = [cell for cell in more if cell.digest not in {cell.digest for cell in less}]
+    assert {cell.name for cell in new if cell.kind == "expert"} == {
+        "expert hippocampus, twice the schedule",
+        "expert vertebrae, twice the schedule",
+        "expert lungs fold 0, twice the schedule",
+    }
+    assert {c.settings["epochs"] for c in new if c.kind == "expert"} == {200, 160, 80}
+    asked = {c.needs[0].name for c in new if c.kind == "evaluation"}
+    assert asked == {cell.name for cell in new if cell.kind == "expert"}
+
+
 def test_a_changed_preset_makes_new_students_and_keeps_experts():
     settings = read_bench_settings("small")
     old = in_order(Plan(settings, NAMES, RECIPES).cells())

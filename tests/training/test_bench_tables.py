@@ -8,7 +8,15 @@ from ka2er_training.bench.amalgamation import OTHER_SERIES, Entry
 from ka2er_training.bench.cells import Cell, Store
 from ka2er_training.bench.figures import click_curves, cost_curves, forest
 from ka2er_training.bench.report import control_verdicts, json_safe, verdicts
-from ka2er_training.bench.systems import CONTROL, EXPERTS, HALF_EXPERTS, JOINT, KA2ER, LAYERS
+from ka2er_training.bench.systems import (
+    CONTROL,
+    EXPERTS,
+    HALF_EXPERTS,
+    JOINT,
+    KA2ER,
+    LAYERS,
+    TWICE_EXPERTS,
+)
 from ka2er_training.bench.tables import Results, Table
 
 FULL = KA2ER[0]
@@ -118,11 +126,13 @@ def test_what_a_gain_is_due_to_is_told_by_the_first_seed(made):
     made.add("main", JOINT.name, same(0.9), seed=1)  # another seed: no pair
     made.add("main", EXPERTS.name, {"c0": {"a": 0.8}})
     made.add("main", HALF_EXPERTS.name, {"c0": {"a": 0.795}})
-    control, schedule = tables_control.control_table(made.results).rows
+    made.add("main", TWICE_EXPERTS.name, {"c0": {"a": 0.82}})
+    control, schedule, twice = tables_control.control_table(made.results).rows
     assert control[:3] == (CONTROL.name, LAYERS.name, "t")
     assert control[3:] == ("+0.020 [+0.020, +0.020]", "8")
     assert schedule == (EXPERTS.name, HALF_EXPERTS.name, "t", "+0.005", "1")
-    assert [holds for _, holds in control_verdicts(made.results)] == [False, True]
+    assert twice == (TWICE_EXPERTS.name, EXPERTS.name, "t", "+0.020", "1")
+    assert [holds for _, holds in control_verdicts(made.results)] == [False, True, False]
 
 
 def test_one_case_shows_nothing_against_the_control(made):

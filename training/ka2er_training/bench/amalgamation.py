@@ -25,6 +25,7 @@ from ka2er_training.bench.systems import (
     KA2ER,
     LONG_SYSTEMS,
     SHIFT_SYSTEMS,
+    TWICE_EXPERTS,
     VARIANTS,
     System,
 )
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from ka2er_training.bench.settings import BenchSettings, TaskSettings
 
+# Part of the schedule, for each kind of trained expert.
+_SCHEDULES = {"half": 0.5, "trained": 1, "twice": 2}
 OTHER_SERIES = "another series"
 MODES = ("full", "sparse", "distilled")
 
@@ -102,7 +105,7 @@ class Plan:
         ordered = [
             *self._main((EXPERTS, JOINT, *KA2ER), first),
             *self._clicks(first),
-            *self._main((*BASELINES, ENSEMBLE, HALF_EXPERTS), first),
+            *self._main((*BASELINES, ENSEMBLE, HALF_EXPERTS, TWICE_EXPERTS), first),
         ]
         for seed in later:
             ordered += self._main((EXPERTS, JOINT, *KA2ER), seed)
@@ -114,7 +117,7 @@ class Plan:
         return [entry.cell for entry in self.entries()]
 
     def _expert(self, task: TaskSettings, seed: int, kind: str = "trained") -> Cell:
-        """Return an expert's cell; `kind` is trained, half (the schedule) or untrained."""
+        """Return an expert's cell; `kind`: trained, half or twice (the schedule), untrained."""
         cases, epochs = self.split(task, seed).train, self.settings.expert_epochs(task)
         settings = {
             "recipe": self.settings.recipe,
@@ -123,12 +126,12 @@ class Plan:
             "spacing_mm": task.spacing_mm,
             "cases": cases,
             **asdict(self.settings.expert),
-            "epochs": max(1, epochs // 2) if kind == "half" else epochs,
+            "epochs": max(1, int(epochs * _SCHEDULES.get(kind, 1))),
             "preset_record": self.recipes["expert"],
         }
         fold = f" fold {seed % len(task.folds)}" if task.folds else ""
-        half = ", half the schedule" if kind == "half" else ""
-        trained = Cell("expert", f"expert {task.name}{fold}{half}", settings)
+        schedule = f", {kind} the schedule" if kind in ("half", "twice") else ""
+        trained = Cell("expert", f"expert {task.name}{fold}{schedule}", settings)
         if kind != "untrained":
             return trained
         return Cell("untrained", f"untrained expert {task.name}{fold}", {"seed": 0}, (trained,))
@@ -178,8 +181,8 @@ class Plan:
         """Return the cell that measures a system; `more`: cases, change, n_labels, steps."""
         if system.mode == "expert":
             needs: tuple[Cell, ...] = (self.expert(task, seed),)
-        elif system.mode == "half expert":
-            needs = (self.expert(task, seed, "half"),)
+        elif system.mode in ("half expert", "twice expert"):
+            needs = (self.expert(task, seed, system.mode.split()[0]),)
         elif system.mode == "ensemble":
             needs = tuple(self.expert(other, seed) for other in self._tasks)
         else:
@@ -202,6 +205,8 @@ class Plan:
             for task in self._tasks:
                 if system is EXPERTS and seed != self.settings.student.seeds[0] and not task.folds:
                     continue  # the same expert on the same cases
+                if system is TWICE_EXPERTS and not task.twice:
+                    continue
                 cell = self._evaluation(system, task, seed, {})
                 yield Entry(cell, "main", system.name, task.name, seed)
 

@@ -45,7 +45,7 @@ def evaluate_cell(cell: Cell, store: Store, means: Means) -> dict[str, Any]:
 
 def _segmenter(cell: Cell, store: Store, means: Means) -> Segmenter:
     mode = cell.settings["mode"]
-    if mode in ("expert", "half expert", "ensemble"):
+    if mode == "ensemble" or mode.endswith("expert"):
         experts = [Expert.load(expert_folder(n, store), means.device) for n in cell.needs]
         return EnsembleSegmenter(experts) if mode == "ensemble" else ExpertSegmenter(experts[0])
     return StudentSegmenter(student_of(cell, store, means), mode)

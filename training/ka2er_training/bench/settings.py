@@ -47,6 +47,8 @@ class TaskSettings:
         Limits, in the order of the patients' hashes.
     expert_epochs : int or None
         Of this task's expert, if not those of all; tasks converge at different speeds.
+    twice : bool
+        Whether an expert with twice the epochs is measured too: has the first one converged?
     """
 
     name: str
@@ -62,6 +64,7 @@ class TaskSettings:
     max_train: int | None = None
     max_test: int | None = None
     expert_epochs: int | None = None
+    twice: bool = False
 
     def __post_init__(self) -> None:
         if self.patients not in ("case", "pairs"):

@@ -90,6 +90,8 @@ class System:
 EXPERTS = System("expert of the task (oracle routing)", mode="expert")
 # How convergence is judged: a schedule of half the length must lead to the same Dice.
 HALF_EXPERTS = System("expert of the task, half the schedule", mode="half expert")
+# Or, the other way round: what would twice the schedule have brought?
+TWICE_EXPERTS = System("expert of the task, twice the schedule", mode="twice expert")
 ENSEMBLE = System("probability ensemble of the experts", mode="ensemble")
 JOINT = System("joint SwinUNETR, no experts", "joint", "distilled")
 KA2ER = tuple(System(f"KA²ER {mode}", "ka2er", mode) for mode in ("full", "sparse", "distilled"))
@@ -104,7 +106,7 @@ BASELINES = (
     LAYERS,
     System("joint SwinUNETR, twice the rate", "joint fast", "distilled"),
 )
-SYSTEMS = (EXPERTS, HALF_EXPERTS, ENSEMBLE, JOINT, *BASELINES, *KA2ER)
+SYSTEMS = (EXPERTS, HALF_EXPERTS, TWICE_EXPERTS, ENSEMBLE, JOINT, *BASELINES, *KA2ER)
 
 FEW_LABEL_SYSTEMS = (JOINT, BASELINES[3], KA2ER[0], KA2ER[1], KA2ER[2])
 ALONE_SYSTEMS = tuple(

@@ -12,6 +12,7 @@ from ka2er_training.bench.systems import (
     JOINT,
     KA2ER,
     LAYERS,
+    TWICE_EXPERTS,
 )
 from ka2er_training.bench.tables import Results, Table, signed
 
@@ -25,6 +26,7 @@ PAIRS = (
     (LAYERS, JOINT),
     (KA2ER[0], LAYERS),
     (EXPERTS, HALF_EXPERTS),
+    (TWICE_EXPERTS, EXPERTS),
 )
 
 

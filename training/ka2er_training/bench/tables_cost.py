@@ -94,6 +94,6 @@ def expert_table(results: Results) -> Table:
     note = (
         "Flat: the mean loss of the last fifth of the epochs is within 0.02 of the fifth before. "
         "The learning rate falls to nothing, which flattens any curve; converged therefore also "
-        "means that half the schedule leads to the same test Dice (first table)."
+        "means that half the schedule, or twice, leads to the same test Dice (first table)."
     )
     return Table("Experts", head, tuple(rows), note)
