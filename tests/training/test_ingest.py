@@ -150,6 +150,37 @@ def test_a_copy_of_a_hold_out_case_is_refused_by_its_content(work, tmp_path, cap
     assert main(["package", "check", str(path)]) == 0
 
 
+@pytest.fixture
+def bare(tmp_path):
+    """A workspace whose task balls holds nothing out."""
+    folder = Workspace.create(tmp_path / "bare").folder
+    (folder / "ka2er.toml").write_text("format = 1\n[holdout]\nshare = 0.0\n")
+    raw = read_source(write_raw(tmp_path / "raw"))
+    add_task(Workspace.open(folder), raw, TaskOptions(spacing_mm=(2, 2, 2)))
+    return Workspace.open(folder)
+
+
+def test_a_task_without_a_hold_out_gets_one_of_new_patients_if_asked_to(bare, tmp_path):
+    assert bare.holdout_cases("balls") == []
+    given = [correction(bare, seed, f"pat{seed}") for seed in range(10, 14)]
+    partly = correction(bare, 14, "pat10", THREE_SLICES)
+    path = package(tmp_path / "p", *given, partly)
+    plan = plan_ingest(bare, [read_package(path)], 1, to_holdout=True)
+    ingest(bare, plan)
+    (case,) = bare.holdout_cases("balls")
+    assert case.patient in {"pat11", "pat12", "pat13"}  # not all of pat10 was reviewed
+    assert list(read_json(bare.folder / "holdout.json")["tasks"]["balls"]["cases"]) == [case.id]
+    check_training_data(bare, "balls")
+
+
+def test_without_the_option_new_patients_found_no_hold_out(bare, tmp_path):
+    path = package(tmp_path / "p", correction(bare, 10, "new"))
+    (item,) = plan_ingest(bare, [read_package(path)], 1)
+    assert item["split"] == "training"
+    (item,) = plan_ingest(bare, [read_package(path)], 1, to_holdout=True)
+    assert item["split"] == "holdout"
+
+
 def test_a_hold_out_patient_s_other_image_is_refused(work, tmp_path):
     patient = work.holdout_cases("balls")[0].patient
     path = package(tmp_path / "p", correction(work, 11, patient))

@@ -56,7 +56,7 @@ def split_cases(workspace: Workspace, checked: Sequence[CheckedCase]) -> list[st
     free = {one.patient for one in checked if one.case.label} - patients_in - patients_out
     settings = workspace.settings.holdout
     chosen = patients_in | hold_out(free, settings.share, settings.salt)
-    if not chosen:
+    if not chosen and settings.share > 0:
         logger.warning("only one patient: nothing can be held out")
     unlabelled = ["unlabelled" if one.patient not in chosen else "" for one in checked]
     labelled = ["holdout" if one.patient in chosen else "training" for one in checked]

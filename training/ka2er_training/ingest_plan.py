@@ -7,8 +7,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from ka2er_training.gate import MIN_HELD
+from ka2er_training.holdout import hold_out
 from ka2er_training.package_check import patient_of_case, place_of
+from ka2er_training.settings import HoldoutSettings
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import read_volume
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def plan_ingest(
-    workspace: Workspace, packages: Sequence[Package], number: int
+    workspace: Workspace, packages: Sequence[Package], number: int, *, to_holdout: bool = False
 ) -> list[dict[str, Any]]:
     """Decide where every case of checked packages goes; nothing is written.
 
@@ -37,6 +40,9 @@ def plan_ingest(
         Without problems by `ka2er_training.package_check.check_for_workspace`.
     number : int
         The round.
+    to_holdout : bool
+        Whether new patients become the first hold-out of a task that has none, see
+        `first_holdout`.
 
     Returns
     -------
@@ -56,7 +62,7 @@ def plan_ingest(
     images = [(package.task.name, case.content) for package, case, _ in found]
     if len(set(images)) < len(images):
         raise UserError("every image once in a round", "one in two packages", "leave one out")
-    sides = _sides(workspace, found)
+    sides = _sides(workspace, found, to_holdout)
     plan = [
         {
             "package": package.digest,
@@ -93,18 +99,48 @@ def _require_one_side(images: Sequence[str], plan: Sequence[Mapping[str, Any]]) 
             raise UserError("every image on one side", f"{item['name']} for {sides}", remedy)
 
 
-def _sides(workspace: Workspace, found: Sequence[Found]) -> dict[tuple[str, str], str]:
+def _sides(
+    workspace: Workspace, found: Sequence[Found], to_holdout: bool
+) -> dict[tuple[str, str], str]:
     """Return the side of every patient who is new to a task."""
     settings = workspace.settings
     sides: dict[tuple[str, str], str] = {}
     for task in {package.task.name for package, _, _ in found}:
         own = [(case, place) for package, case, place in found if package.task.name == task]
-        new = Counter(patient_of_case(case) for case, place in own if not place.side)
+        cases = [case for case, place in own if not place.side]
+        founders = frozenset[str]()
+        if to_holdout and not workspace.holdout_cases(task):
+            founders = first_holdout(cases, settings.holdout)
+            sides |= {(task, patient): "holdout" for patient in founders}
+        new = Counter(p for p in map(patient_of_case, cases) if p not in founders)
         known = _n_known(workspace, task, [case for case, place in own if place.side == "held"])
         share, salt = settings.retrain.held_share, settings.holdout.salt
         held = held_patients(new, known, share, salt)
         sides |= {(task, patient): "held" if patient in held else "training" for patient in new}
     return sides
+
+
+def first_holdout(cases: Sequence[PackagedCase], settings: HoldoutSettings) -> frozenset[str]:
+    """Return the patients who become the hold-out of a task that has none.
+
+    As at `ka2er task add`: the share of those of whom all was reviewed, chosen by the hash of their
+    names; one of two or more, and the only one, too, as without a hold-out nothing can be judged.
+
+    Parameters
+    ----------
+    cases : sequence of PackagedCase
+        Of patients who are new to the task.
+    settings : HoldoutSettings
+        A share of 0 counts as the default: whoever asks for a hold-out wants one.
+    """
+    partly = {patient_of_case(case) for case in cases if not _is_whole(case)}
+    whole = {patient_of_case(case) for case in cases} - partly
+    share = settings.share or HoldoutSettings().share
+    return hold_out(whole, share, settings.salt) or frozenset(whole)
+
+
+def _is_whole(case: PackagedCase) -> bool:
+    return case.reviewed.is_whole(read_volume(case.images[0]).geometry.shape)
 
 
 def _n_known(workspace: Workspace, task: str, coming: Sequence[PackagedCase]) -> int:

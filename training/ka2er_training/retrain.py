@@ -172,7 +172,8 @@ def _checked(
     """Return where the packages' cases would go; whatever forbids the round is said before it."""
     options.check()
     _check(workspace, packages, options)
-    plan = plan_ingest(workspace, [read_package(path) for path in packages], 0)
+    given = [read_package(path) for path in packages]
+    plan = plan_ingest(workspace, given, 0, to_holdout=options.to_holdout)
     _require_judgeable(workspace, counts_of(plan), before)
     return plan
 
@@ -194,7 +195,10 @@ def _require_judgeable(
     held = {name for name, splits in counts.items() if "holdout" in splits}
     held |= {name for name in workspace.tasks if workspace.holdout_cases(name)}
     if bare := [name for name in known if name in workspace.tasks and name not in held]:
-        remedy = "the gate would refuse any student; ka2er task add holds one of two patients out"
+        remedy = (
+            "the gate would refuse any student; give a package of new patients of that task, "
+            "reviewed whole, with --to-holdout: some of them become its hold-out"
+        )
         raise UserError(f"a hold-out case of every task of {before}", f"none of {bare[0]}", remedy)
 
 

@@ -91,7 +91,9 @@ def take_packages(work: RoundWork) -> dict[str, Any]:
     kept = work.folder / "ingest.json"
     if not kept.is_file():
         packages = [read_package(Path(p["path"])) for p in work.state.packages]
-        write_json(kept, plan_ingest(work.workspace, packages, work.state.number))
+        number, to_holdout = work.state.number, work.state.options.to_holdout
+        plan = plan_ingest(work.workspace, packages, number, to_holdout=to_holdout)
+        write_json(kept, plan)
     taken = ingest(work.workspace, read_json(kept), **work.hooks)
     for note in taken["notes"]:
         logger.warning("%s", note)

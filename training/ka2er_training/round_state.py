@@ -71,7 +71,7 @@ class RoundOptions:
     checkpoint_every : int or None
         Steps; instead of the preset's.
     to_holdout : bool
-        Whether cases of held-out patients may update the hold-out.
+        Whether cases of held-out patients may update the hold-out, and new patients found one.
     mode : str
         The student's mode in the gate.
     seed : int or None

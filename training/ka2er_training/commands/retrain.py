@@ -19,7 +19,7 @@ _SWITCHES = {
     "dry-run": "print plan and estimates, change nothing",
     "from-scratch": "train everything anew, for comparison",
     "with-refused": "also the packages of refused rounds",
-    "to-holdout": "held-out cases may update the hold-out",
+    "to-holdout": "held-out cases may update the hold-out, new ones found a missing one",
     "keep-going": "train the student even if an expert lost by the corrections",
     "accept-labels": "train even if labels seem to belong to other images",
 }
