@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ka2er._transforms import placed
-from napari_ka2er.core.io import is_label_map, is_readable, read_volume
+from napari_ka2er.core.io import is_label_map, is_readable, read_volume, require_one_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +36,11 @@ def layers_of(volume: Volume, source: Path) -> list[LayerData]:
 
     Colour volumes become one RGB layer.  The volume's header travels in
     ``metadata["napari_ka2er"]["header"]``, so that labels can be saved with the very same one.
+
+    Raises
+    ------
+    UserError
+        If the file holds labels in several channels.
     """
     shared = {
         **placed(volume.affine),
@@ -44,6 +49,7 @@ def layers_of(volume: Volume, source: Path) -> list[LayerData]:
         "metadata": {"napari_ka2er": {"source": str(source), "header": volume.header}},
     }
     if _holds_labels(volume, source):
+        require_one_channel(volume, source.name)
         values = np.array(volume.data)  # a copy to paint on: a volume's own values are read-only
         return [(values, {**shared, "name": volume.name, **_colors(volume)}, "labels")]
     if volume.channel_names[:3] == _RGB and volume.data.dtype == np.uint8:

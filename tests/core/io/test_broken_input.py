@@ -58,6 +58,16 @@ def folder_without_a_series(folder: Path) -> Path:
     return folder / "pictures"
 
 
+def text_called_dicom(folder: Path) -> Path:
+    (folder / "text.dcm").write_text("Rows: 512, Columns: 512, and some more words. " * 40)
+    return folder / "text.dcm"
+
+
+def noise_called_dicom(folder: Path) -> Path:
+    (folder / "noise.dcm").write_bytes(NOISE.tobytes())
+    return folder / "noise.dcm"
+
+
 def nan_voxels(folder: Path) -> Path:
     data = np.zeros((3, 4, 5), np.float32)
     data[0, 0, :2] = np.nan
@@ -173,6 +183,11 @@ def zarr_with_the_wrong_axes(folder: Path) -> Path:
     return zarr_with(folder, ome=multiscale("0", "czyx", [1, 1, 1, 1]))
 
 
+def zarr_with_lists_for_objects(folder: Path) -> Path:
+    ome = {**multiscale("0", "zyx", [1, 1, 1]), "image-label": [1, 2]}
+    return zarr_with(folder, ome=ome)
+
+
 def zarr_with_zero_scale(folder: Path) -> Path:
     return zarr_with(folder, ome=multiscale("0", "zyx", [1, 0, 1]))
 
@@ -192,10 +207,11 @@ def zarr_with_a_damaged_chunk(folder: Path) -> Path:
 
 MAKERS = [
     nothing, empty_file, text_with_an_image_suffix, unknown_suffix, empty_folder,
-    folder_without_a_series, nan_voxels, nan_voxels_in_nrrd, zero_spacing, zero_spacing_in_mha,
-    zero_spacing_in_tiff, singular_affine, nan_affine, time_series, time_series_in_tiff,
-    time_series_in_nrrd, complex_voxels, unknown_unit, zarr_without_an_image, zarr_plate,
-    zarr_of_a_future_version, zarr_without_its_array, zarr_with_the_wrong_axes,
+    folder_without_a_series, text_called_dicom, noise_called_dicom, nan_voxels,
+    nan_voxels_in_nrrd, zero_spacing, zero_spacing_in_mha, zero_spacing_in_tiff, singular_affine,
+    nan_affine, time_series, time_series_in_tiff, time_series_in_nrrd, complex_voxels,
+    unknown_unit, zarr_without_an_image, zarr_plate, zarr_of_a_future_version,
+    zarr_without_its_array, zarr_with_the_wrong_axes, zarr_with_lists_for_objects,
     zarr_with_zero_scale, zarr_with_broken_json, zarr_with_a_damaged_chunk,
 ]  # fmt: skip
 
@@ -270,6 +286,8 @@ def test_truncated_files_are_refused(tmp_path, name, share):
         ([{}, {"PixelData": b"1234"}], "readable DICOM file"),
         ([{"PixelSpacing": [0, 0]}, {"PixelSpacing": [0, 0]}], "a spacing above 0 and directions"),
         ([{"ImagePositionPatient": None}], "no position"),
+        ([{}, {"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}], "mosaic of many; .*dcm2niix"),
+        ([{"NumberOfFrames": 3}], "a position for each frame, got 3 frames without .*3D Slicer"),
     ],
 )
 def test_broken_series_are_refused(write_slices, changes, message):
@@ -286,6 +304,8 @@ def test_broken_series_are_refused(write_slices, changes, message):
         (np.full((2, 3, 4), 0.5), "fractions in 24 voxels"),
         (np.full((2, 3, 4), np.nan), "24 NaN"),
         (np.full((2, 3, 4), 3), r"labels of task teeth \(0, 1, 2\), got 3"),
+        (np.full((2, 3, 4), 2.0**64), r"labels below 2\*\*63, got 1\.84467e\+19"),
+        (np.full((2, 3, 4), 2**63, np.uint64), r"labels below 2\*\*63"),
         (np.full((2, 3, 4), "1"), "whole numbers, got <U1"),
     ],
 )

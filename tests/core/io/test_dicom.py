@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.uid import EnhancedCTImageStorage, RLELossless
 
-from napari_ka2er.core.io import is_readable, read_volume, write_labels
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import dicom_pixels, is_readable, read_volume, write_labels
 from napari_ka2er.core.volume import corners
 
 
@@ -63,6 +66,42 @@ def test_missing_scaling_and_large_values(write_slices):
     assert (data == 60_000).all()
 
 
+@pytest.mark.parametrize(
+    ("keyword", "bits"), [("FloatPixelData", 32), ("DoubleFloatPixelData", 64)]
+)
+def test_fractions_in_the_pixels_are_kept(write_slices, keyword, bits):
+    """As in parametric maps; whole numbers for slope and intercept do not make them whole."""
+    folder = write_slices([{"RescaleSlope": 2, "RescaleIntercept": -1}] * 2)
+    values = np.arange(6, dtype=f"<f{bits // 8}") / 10
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            del dataset[name]
+        dataset.BitsAllocated = bits
+        setattr(dataset, keyword, values.tobytes())
+        dataset.save_as(file)
+    data = read_volume(folder).data
+    assert data.dtype == np.float32
+    np.testing.assert_allclose(data, [values.reshape(2, 3) * 2 - 1] * 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("intercept", "dtype"), [(0, np.uint32), (-(2**31), np.int32), (-(2**31) - 1, np.float32)]
+)
+def test_unsigned_numbers_of_32_bits_do_not_become_negative(write_slices, intercept, dtype):
+    """One slice is of small numbers: the type is that of all."""
+    small, big = (np.array([n] * 5 + [2**32 - 1], "<u4") for n in (0, 4_000_000_000))
+    change = {
+        "BitsAllocated": 32, "BitsStored": 32, "HighBit": 31, "PixelRepresentation": 0,
+        "RescaleSlope": 1, "RescaleIntercept": intercept,
+    }  # fmt: skip
+    slices = [{**change, "PixelData": x.tobytes()} for x in (small, big)]
+    data = read_volume(write_slices(slices)).data
+    assert data.dtype == dtype
+    expected = np.array([small, big], float).reshape(2, 2, 3) + intercept
+    np.testing.assert_allclose(data, expected, rtol=1e-7 if dtype == np.float32 else 0)
+
+
 def test_one_slice_is_a_volume_as_thick_as_it_says(write_slices):
     volume = read_volume(write_slices([{"SliceThickness": 7}]))
     assert volume.shape == (1, 2, 3)
@@ -78,6 +117,45 @@ def test_one_file_stands_for_its_series(write_slices, tmp_path):
     assert read_volume(folder / "8.dcm").shape == (3, 2, 3)
     assert is_readable(folder / "scout1")
     assert not is_readable(folder / "readme.txt")
+
+
+def test_copies_of_a_slice_count_once(write_slices):
+    folder = write_slices([{}, {}, {}])
+    expected = read_volume(folder)
+    shutil.copy(folder / "9.dcm", folder / "9 (copy).dcm")
+    for path in (folder, folder / "9 (copy).dcm"):
+        volume = read_volume(path)
+        np.testing.assert_array_equal(volume.data, expected.data)
+        np.testing.assert_array_equal(volume.affine, expected.affine)
+
+
+def test_slices_of_one_wrong_uid_are_no_copies(write_slices):
+    volume = read_volume(write_slices([{"SOPInstanceUID": "1.2.3"}] * 3))
+    assert volume.shape == (3, 2, 3)
+
+
+def test_times_of_one_wrong_uid_are_no_copies(write_slices):
+    here = {"SOPInstanceUID": "1.2.3", "ImagePositionPatient": [0, 0, 0]}
+    times = [{**here, "InstanceNumber": i} for i in (1, 2)]
+    with pytest.raises(UserError, match="one slice at each position"):
+        read_volume(write_slices(times))
+
+
+@pytest.mark.parametrize("suffix", ["dcm", "IMA"])
+@pytest.mark.parametrize("n_bytes", [132, None], ids=["no preamble", "no header at all"])
+def test_files_without_a_preamble_are_known_by_their_suffix(write_slices, suffix, n_bytes):
+    folder = write_slices([{}, {}, {}])
+    expected = read_volume(folder)
+    for file in sorted(folder.iterdir()):
+        raw = file.read_bytes()
+        meta = pydicom.dcmread(file).file_meta
+        n = n_bytes or 132 + 12 + meta.FileMetaInformationGroupLength
+        file.unlink()
+        file.with_suffix(f".{suffix}").write_bytes(raw[n:])
+    for path in (folder, next(folder.iterdir())):
+        volume = read_volume(path)
+        np.testing.assert_array_equal(volume.data, expected.data)
+        np.testing.assert_array_equal(volume.affine, expected.affine)
 
 
 def test_nothing_that_names_the_patient_is_kept(write_slices):
@@ -116,14 +194,20 @@ def test_what_pydicom_cannot_decode_is_decoded_by_gdcm(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path).data, data)
 
 
+RGB = {
+    "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0,
+    "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
+    "RescaleSlope": 1, "RescaleIntercept": 0, "PixelData": bytes(range(18)),
+}  # fmt: skip
+
+
+def test_grey_and_coloured_slices_are_not_mixed(write_slices):
+    with pytest.raises(UserError, match="images of one kind"):
+        read_volume(write_slices([{}, RGB]))
+
+
 def test_colours_become_channels(write_slices):
-    rgb = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
-    change = {
-        "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0,
-        "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0,
-        "RescaleSlope": 1, "RescaleIntercept": 0, "PixelData": rgb.tobytes(),
-    }  # fmt: skip
-    volume = read_volume(write_slices([change, change]))
+    volume = read_volume(write_slices([RGB, RGB]))
     assert volume.channel_names == ("red", "green", "blue")
     assert volume.data[:, 1, 1, 2].tolist() == [15, 16, 17]
 
@@ -152,6 +236,30 @@ def test_a_multi_frame_file_is_a_volume(write_slices):
     volume = read_volume(write_slices([change]))
     np.testing.assert_array_equal(volume.data[:, 0, 0], (6 - 100, 12 - 100, 0 - 100))
     np.testing.assert_allclose(volume.spacing, (3, 0.5, 0.8))
+
+
+def stack(heights):
+    """A multi-frame file with a frame at each height; frame i holds 6 i … 6 i + 5."""
+    places = [item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, z])]) for z in heights]
+    values = np.arange(6 * len(heights), dtype="<i2")
+    return {
+        "NumberOfFrames": len(heights), "RescaleSlope": 1, "RescaleIntercept": 0,
+        "PerFrameFunctionalGroupsSequence": places, "PixelData": values.tobytes(),
+    }  # fmt: skip
+
+
+def test_files_whose_frames_interleave_are_decoded_once(write_slices, monkeypatch):
+    folder = write_slices([stack([0, 4, 8]), stack([2, 6, 10])])
+    decoded, real = [], dicom_pixels._stored
+    monkeypatch.setattr(dicom_pixels, "_stored", lambda file: decoded.append(file) or real(file))
+    volume = read_volume(folder)
+    assert sorted(decoded) == sorted(folder.iterdir())
+    assert volume.data[:, 0, 0].tolist() == [0, 0, 6, 6, 12, 12]
+
+
+def test_times_in_one_file_are_not_to_be_moved(write_slices):
+    with pytest.raises(UserError, match="export one time point to a folder"):
+        read_volume(write_slices([stack([0, 0, 2, 2])]))
 
 
 def test_labels_on_a_series_lie_on_it(write_slices, tmp_path):

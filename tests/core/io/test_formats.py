@@ -2,9 +2,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io import check_target, distinct, read_volume, volumes_in, write_volume
+from napari_ka2er.core.io import (
+    WRITTEN_SUFFIXES,
+    check_target,
+    distinct,
+    read_labels,
+    read_volume,
+    volumes_in,
+    write_labels,
+    write_volume,
+)
 from napari_ka2er.core.io.atomic import make_folder, require_writable
 
 
@@ -100,3 +110,26 @@ def test_a_fourth_axis_holds_as_many_channels_as_are_promised(tmp_path, image):
         read_volume(tmp_path / "a.nii.gz", n_channels=3)
     write_volume(tmp_path / "b.nii.gz", image)
     assert read_volume(tmp_path / "b.nii.gz", n_channels=2).n_channels == 1
+
+
+def spellings(suffixes):
+    """Each suffix in upper case and with one large letter: ``.NII.GZ``, ``.Nii.gz``."""
+    return [f".{spelt}" for s in suffixes for spelt in (s[1:].upper(), s[1:].capitalize())]
+
+
+@pytest.mark.parametrize("suffix", spellings(WRITTEN_SUFFIXES))
+def test_the_case_of_a_suffix_does_not_count(tmp_path, image, suffix):
+    write_labels(tmp_path / f"a{suffix}", image.data, image)
+    labels, geometry = read_labels(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(labels, image.data)
+    np.testing.assert_allclose(geometry.affine, image.affine, rtol=1e-6)
+    assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
+    assert volumes_in(tmp_path) == [tmp_path / f"a{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", spellings([".nhdr", ".mhd"]))
+def test_the_case_of_a_detached_headers_suffix_does_not_count(tmp_path, image, suffix):
+    header = tmp_path / f"a{suffix.lower()}"
+    sitk.WriteImage(sitk.GetImageFromArray(image.data), header)
+    header.rename(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(read_volume(tmp_path / f"a{suffix}").data, image.data)

@@ -50,15 +50,22 @@ def test_a_label_file_forgets_the_images_scaling(tmp_path):
     assert not is_label_map(read_volume(tmp_path / "image.nii"))
 
 
-def test_a_label_file_says_nothing_of_the_patient(tmp_path):
-    image = nib.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.eye(4))
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_label_file_says_nothing_of_the_patient(tmp_path, kind):
+    image = kind(np.zeros((2, 3, 4), np.int16), np.eye(4))
+    for name in ("descrip", "aux_file", "db_name", "data_type", "intent_name"):
+        if name in image.header:
+            image.header[name] = b"Doe^Jane"
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Doe^Jane"))
     nib.save(image, tmp_path / "image.nii")
     volume = read_volume(tmp_path / "image.nii")
     write_labels(tmp_path / "labels.nii", np.zeros((4, 3, 2), int), volume)
     assert b"Doe^Jane" in (tmp_path / "image.nii").read_bytes()
     assert b"Doe^Jane" not in (tmp_path / "labels.nii").read_bytes()
-    assert len(volume.header["nifti"].extensions) == 1, "the image's own header stays as it was"
+    header = volume.header["nifti"]
+    assert (len(header.extensions), header["descrip"]) == (1, b"Doe^Jane"), (
+        "the image's own header stays as it was"
+    )
 
 
 def test_big_endian_files_are_read_in_native_order_and_stay_big_endian(tmp_path):

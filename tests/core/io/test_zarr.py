@@ -137,6 +137,41 @@ def test_a_changed_scale_beats_the_affine_we_stored(tmp_path, image):
     assert read_volume(path).spacing == (3, 1, 1.5)
 
 
+def test_the_affine_we_stored_holds_for_all_levels(tmp_path):
+    """Somebody added a level of half the size, whose voxels begin where those of the first do."""
+    path, data = tmp_path / "image.zarr", np.zeros((4, 6, 8), np.uint8)
+    affine = np.array([[2, 0.3, 0, 5], [-0.6, 1, 0.1, 6], [0, 0, 1, 7], [0, 0, 0, 1.0]])
+    write_volume(path, Volume(data, affine))
+    group = zarr.open_group(path)
+    group.create_array("1", data=data[::2, ::2, ::2].copy())
+    ome = group.attrs["ome"]
+    datasets = ome["multiscales"][0]["datasets"]
+    scale, shift = (
+        np.array(step[step["type"]]) for step in datasets[0]["coordinateTransformations"]
+    )
+    steps = [
+        {"type": "scale", "scale": (2 * scale).tolist()},
+        {"type": "translation", "translation": (shift + scale / 2).tolist()},
+    ]
+    datasets.append({"path": "1", "coordinateTransformations": steps})
+    group.attrs["ome"] = ome
+    fine, coarse = (read_volume(path, level).geometry for level in (0, 1))
+    np.testing.assert_array_equal(fine.affine, affine)
+    for index in np.ndindex(2, 2, 2):  # each corner of the volume
+        end = np.array(index) * (4, 6, 8) - 0.5
+        half = np.array(index) * (2, 3, 4) - 0.5
+        np.testing.assert_allclose(coarse.to_world(half), fine.to_world(end), atol=1e-9)
+
+
+def test_an_empty_omero_block_names_no_channels(pyramid):
+    group = zarr.open_group(pyramid)
+    if "ome" in group.attrs:
+        group.attrs["ome"] = {**group.attrs["ome"], "omero": None}
+    else:
+        group.attrs["omero"] = None
+    assert read_volume(pyramid).channel_names == ("channel 0", "channel 1")
+
+
 def test_a_plane_becomes_one_slice(tmp_path):
     group = zarr.create_group(tmp_path / "plane.zarr")
     group.create_array("0", data=np.arange(6).reshape(2, 3))

@@ -6,6 +6,7 @@ DICOM) are brought there; TIFF and OME-Zarr have no patient axes, their (z, y, x
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -42,6 +43,7 @@ __all__ = [
     "is_readable",
     "read_labels",
     "read_volume",
+    "require_one_channel",
     "volumes_in",
     "write_labels",
     "write_volume",
@@ -127,10 +129,7 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Geometry]:
         As for `read_volume`, and if the values are not whole numbers of at least 0.
     """
     volume = read_volume(path)
-    if volume.n_channels != 1:
-        raise UserError(
-            "labels in one channel", f"{volume.n_channels} channels in {Path(path).name}"
-        )
+    require_one_channel(volume, Path(path).name)
     return smallest_integers(volume.channels[0], Path(path).name), volume.geometry
 
 
@@ -211,14 +210,31 @@ def _written_format(path: Path) -> Format:
             path.name,
             "choose one of these",
         )
-    if path.is_dir() and module_name(path) != form.module:
+    if os.path.isdir(path) and module_name(path) != form.module:
         raise UserError(f"a file or an OME-Zarr at {path}", "a folder with something else in it")
     return form
 
 
 def is_label_map(volume: Volume) -> bool:
-    """Return whether the volume's file says that its values are labels."""
+    """Return whether the volume's file says that its values are labels, in one channel or more."""
     return "labels" in volume.header and np.issubdtype(volume.data.dtype, np.integer)
+
+
+def require_one_channel(volume: Volume, name: str) -> None:
+    """Refuse labels in several channels, as 3D Slicer stores segments that may overlap.
+
+    Raises
+    ------
+    UserError
+        If the volume of the file `name` has more than one channel.
+    """
+    if volume.n_channels != 1:
+        raise UserError(
+            "labels in one channel",
+            f"{volume.n_channels} channels in {name}",
+            "export it as one label map without overlaps (3D Slicer: Data, right click, "
+            "Export visible segments to binary labelmap)",
+        )
 
 
 def _unknown(path: Path) -> tuple[str, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -13,28 +14,38 @@ from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+_LONGEST_SUFFIX = 16  # what comes after the first of two dots may be half the name
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; what is written there takes `path`'s place at the end.
 
-    The temporary name ends like `path`, so that libraries choose the same format.  If anything
-    goes wrong, `path` stays as it was and the temporary file or folder is removed.
+    The temporary name has the suffixes of `path` in lower case, so that libraries choose the same
+    format.  A symbolic link stays one: what it leads to is replaced.  A file that is replaced
+    leaves its permissions to the new one.  If anything goes wrong, `path` stays as it was and the
+    temporary file or folder is removed.
 
     Raises
     ------
     UserError
         If there is no such folder, or the system refuses to write (no permission, disk full).
     """
-    if not path.parent.is_dir():
-        raise UserError("a folder to write to", f"{path.parent}, which is none", "create it first")
-    temporary = path.with_name(f".{uuid4().hex[:8]}-{path.name}")
+    # A link to nothing has nothing to keep.  Unlike Path's, these checks bear too long a name.
+    is_link = os.path.islink(path) and os.path.exists(path)
+    target = Path(os.path.realpath(path)) if is_link else path
+    if not target.parent.is_dir():
+        raise UserError(
+            "a folder to write to", f"{target.parent}, which is none", "create it first"
+        )
+    temporary = _beside(target)
     try:
         yield temporary
         _flush(temporary)
-        _put(temporary, path)
+        if target.is_file():
+            shutil.copymode(target, temporary)
+        _put(temporary, target)
     except OSError as error:
         raise UserError(
             f"to write {path.name} in {path.parent}",
@@ -95,6 +106,16 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _beside(path: Path, word: str = "new") -> Path:
+    """Return an unused hidden name in the folder of `path`, as short as it can be.
+
+    The name of `path` may be as long as the system allows, so only its suffixes (``.nii.gz``,
+    ``.ome.tif``) stay; in lower case, as ITK and nibabel know no others.
+    """
+    suffixes = "".join(path.suffixes[-2:]).lower()[-_LONGEST_SUFFIX:]
+    return path.with_name(f".{uuid4().hex[:8]}-{word}{suffixes}")
+
+
 def _flush(path: Path) -> None:
     """Wait until a file's bytes are on the disk: a full network disk only tells then."""
     if path.is_file():
@@ -107,7 +128,7 @@ def _put(temporary: Path, path: Path) -> None:
     if not (path.is_dir() and temporary.is_dir()):
         os.replace(temporary, path)
         return
-    aside = path.with_name(f".{uuid4().hex[:8]}-old-{path.name}")
+    aside = _beside(path, "old")
     os.replace(path, aside)
     try:
         os.replace(temporary, path)

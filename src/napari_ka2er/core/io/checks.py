@@ -154,7 +154,7 @@ def smallest_integers(labels: NDArray[Any], name: str) -> NDArray[Any]:
     Raises
     ------
     UserError
-        If some are not whole numbers of at least 0.
+        If some are not whole numbers of at least 0, or too large for a signed integer.
     """
     if labels.dtype.kind not in "biuf":
         raise UserError("labels as whole numbers", f"{labels.dtype} in {name}")
@@ -162,6 +162,8 @@ def smallest_integers(labels: NDArray[Any], name: str) -> NDArray[Any]:
     low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
     if low < 0:
         raise UserError("labels of at least 0", f"{low} in {name}")
+    if int(high) >= 2**63:
+        raise UserError("labels below 2**63", f"{high:g} in {name}", "is it an image?")
     whole = labels.astype(np.min_scalar_type(int(high)))
     n_broken = int(np.count_nonzero(whole != labels)) if labels.dtype.kind == "f" else 0
     if n_broken:

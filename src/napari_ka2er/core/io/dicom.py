@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io.checks import as_values, damaged, usable_affine
-from napari_ka2er.core.io.dicom_pixels import READ_ERRORS, values_of
+from napari_ka2er.core.io.dicom_pixels import READ_ERRORS, dataset_in, values_of
 from napari_ka2er.core.volume import REVERSE, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import pydicom
     from numpy.typing import NDArray
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -29,6 +29,7 @@ class Slice:
 
     file: Path
     frame: int
+    identity: tuple[str, str]  # SOPInstanceUID (the file where there is none), InstanceNumber
     shape: tuple[int, int]
     position: NDArray[np.float64]
     along_row: NDArray[np.float64]
@@ -53,8 +54,8 @@ def read(path: Path) -> Volume:
     """Return the volume of one DICOM series.
 
     Slices are sorted by position; a tilted gantry becomes a shear in the affine; values are scaled
-    by each slice's own slope and intercept.  The channel is named after the modality.  Nothing that
-    names the patient is kept.
+    by each slice's own slope and intercept.  Of copies of a slice one counts.  The channel is named
+    after the modality.  Nothing that names the patient is kept.
 
     Parameters
     ----------
@@ -65,11 +66,13 @@ def read(path: Path) -> Volume:
     ------
     UserError
         If there is none, or more than one; if a slice is missing, or slices overlap, are turned
-        against each other, or cannot be decoded.
+        against each other, have no position of their own, or cannot be decoded.
     """
     modality, files = _one_series(path)
     try:
-        slices = sorted((s for file in files for s in _slices(file)), key=lambda s: s.height)
+        slices = sorted(_without_copies(files), key=lambda s: s.height)
+    except UserError:
+        raise
     except READ_ERRORS as error:
         raise damaged("DICOM series", path, error) from error
     affine = usable_affine(_affine(slices, path), path.name)
@@ -106,20 +109,36 @@ def series_in(folder: Path) -> list[tuple[str, list[Path]]]:
     tags = ["SeriesInstanceUID", "Modality", "Rows"]
     for file in sorted(p for p in folder.iterdir() if p.is_file()):
         try:
-            head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            head = dataset_in(file, stop_before_pixels=True, specific_tags=tags)
+            is_image = isinstance(head.get("Rows"), int)
         except READ_ERRORS:
             continue  # not DICOM: a readme, a thumbnail
-        if "Rows" in head:
+        if is_image:
             uid = str(head.get("SeriesInstanceUID", ""))
             series.setdefault(uid, []).append(file)
             modality[uid] = str(head.get("Modality", "") or "image")
     return [(modality[uid], files) for uid, files in series.items()]
 
 
+def _without_copies(files: Sequence[Path]) -> list[Slice]:
+    """Return the images in files, once where a file was copied."""
+    slices = (each for file in files for each in _slices(file))
+    # Bad anonymisers give all images one UID: the position must agree too.
+    return list({(*s.identity, s.frame, *s.position): s for s in slices}.values())
+
+
 def _slices(file: Path) -> list[Slice]:
-    """Return the images in a file, without their voxels."""
-    head = pydicom.dcmread(file, stop_before_pixels=True)
-    return [_slice(file, head, frame) for frame in range(int(head.get("NumberOfFrames", 1) or 1))]
+    """Return the images in a file, without their voxels; refuse those of unknown position."""
+    head = dataset_in(file, stop_before_pixels=True)
+    n = int(head.get("NumberOfFrames", 1) or 1)
+    remedy = "convert the series to NIfTI first, for example with "
+    if "MOSAIC" in (head.get("ImageType") or ()):
+        got = f"{file.name}, a Siemens mosaic of many"
+        raise UserError("one slice in each image", got, f"{remedy}dcm2niix")
+    if n > 1 and not head.get("PerFrameFunctionalGroupsSequence"):
+        got = f"{n} frames without one in {file.name}"
+        raise UserError("a position for each frame", got, f"{remedy}3D Slicer")
+    return [_slice(file, head, frame) for frame in range(n)]
 
 
 def _slice(file: Path, head: pydicom.Dataset, frame: int) -> Slice:
@@ -141,6 +160,7 @@ def _slice(file: Path, head: pydicom.Dataset, frame: int) -> Slice:
     return Slice(
         file,
         frame,
+        (str(head.get("SOPInstanceUID") or file), str(head.get("InstanceNumber", ""))),
         (int(head.Rows), int(head.Columns)),
         np.array(position, float),
         direction[0],
@@ -208,10 +228,11 @@ def _refuse_uneven_steps(slices: Sequence[Slice], path: Path) -> None:
     typical = float(np.median(heights))
     if typical < 1e-3 or heights.min() < 1e-3:
         n = int(np.count_nonzero(heights < 1e-3))
+        verb = "export" if len({s.file for s in slices}) == 1 else "move"
         raise UserError(
             "one slice at each position",
             f"{n} of {len(slices)} in {path.name} lie on another (several times or echoes?)",
-            "move one time point to a folder of its own",
+            f"{verb} one time point to a folder of its own",
         )
     deviation = np.linalg.norm(steps - np.median(steps, axis=0), axis=1)
     worst = int(deviation.argmax())

@@ -36,11 +36,17 @@ def module_name(path: Path) -> str | None:
     if path.is_dir() and any((path / n).is_file() for n in ("zarr.json", ".zgroup", ".zattrs")):
         return "zarr"
     if path.is_dir():
-        return "dicom" if any(_has_dicom_magic(p) for p in sorted(path.iterdir())) else None
+        return "dicom" if any(map(_is_dicom, sorted(path.iterdir()))) else None
     for form in FORMATS:
         if form.module != "zarr" and path.name.lower().endswith(form.suffixes):
             return form.module
     return "dicom" if _has_dicom_magic(path) else None
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return whether a file in a folder is DICOM; some have no magic, and ._x.dcm is none."""
+    named = path.suffix.lower() in (".dcm", ".ima") and not path.name.startswith(".")
+    return (named and path.is_file()) or _has_dicom_magic(path)
 
 
 def _has_dicom_magic(path: Path) -> bool:

@@ -35,6 +35,8 @@ _READ_ERRORS = (
 )  # fmt: skip
 _MM_PER_CODE = {1: 1000.0, 2: 1.0, 3: 1e-3}  # xyzt_units & 7: metre, mm, micrometre; unknown is mm
 _LABEL_INTENT = 1002
+# Free text, in which scanners and programs write names, dates and paths; NIfTI-2 lacks some.
+TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
 _CHANNEL_INTENTS = (1007, 2003, 2004)  # vector, RGB, RGBA
 
 
@@ -52,9 +54,7 @@ def read(path: Path, n_channels: int | None = 0) -> Volume:
     """
     try:
         with logged("nibabel.global"):  # where it tells what it repairs
-            image: Any = nib.load(path, mmap=False)
-        if not isinstance(image, nib.nifti1.Nifti1Pair):
-            raise ImageFileError(f"a {type(image).__name__}")
+            image = _load(path)
         with ImageOpener(os.fspath(path)) as file:
             stored = type(image.header).from_fileobj(file, check=False)
     except _READ_ERRORS as error:
@@ -72,6 +72,17 @@ def read(path: Path, n_channels: int | None = 0) -> Volume:
     names = _channel_names(data)
     affine = usable_affine(_affine(header), path.name)
     return Volume(as_values(data, path.name), affine, names, stem(path), keep)
+
+
+def _load(path: Path) -> Any:
+    """Return the image of a file; its suffix may be in capitals, for which nibabel has no ear."""
+    with ImageOpener(os.fspath(path)) as file:
+        head = file.read(nib.Nifti2Header.sizeof_hdr)
+    kinds = (nib.Nifti1Image, nib.Nifti2Image)
+    kind = next((k for k in kinds if k.header_class.may_contain_header(head)), None)
+    if kind is None:
+        raise ImageFileError("no NIfTI header")
+    return kind.from_file_map({"image": nib.FileHolder(filename=os.fspath(path))}, mmap=False)
 
 
 def write(path: Path, volume: Volume) -> None:
@@ -190,7 +201,10 @@ def _set_meaning(header: Any, volume: Volume) -> None:
     header["cal_min"] = header["cal_max"] = 0
     header["vox_offset"] = 0
     is_label = "labels" in volume.header
-    if is_label:  # extensions tell of the acquisition, often of the patient
-        header.extensions.clear()
     header.set_intent("label" if is_label else "vector" if volume.data.ndim == 4 else "none")
     header["intent_name"] = b""
+    if is_label:  # extensions and texts tell of the acquisition, often of the patient
+        header.extensions.clear()
+        for name in TEXT_FIELDS:
+            if name in header:
+                header[name] = b""

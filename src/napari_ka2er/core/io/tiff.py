@@ -27,7 +27,9 @@ from napari_ka2er.core.io.tiff_header import (
     NAMESPACE,
     TiffHeader,
     imagej_header,
+    imagej_units,
     ome_header,
+    ome_unit,
     sidecar_header,
 )
 from napari_ka2er.core.volume import Volume
@@ -41,6 +43,8 @@ _READ_ERRORS = (
     OSError, ValueError, IndexError, KeyError, TypeError, RuntimeError, MemoryError, struct.error,
     zlib.error, ElementTree.ParseError, tifffile.TiffFileError,
 )  # fmt: skip
+# From here on classic TIFF is too small.  tifffile sees to it itself, unless data are compressed.
+_CLASSIC_BYTES = 2**32 - 2**25
 _IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 
 
@@ -48,7 +52,8 @@ def read(path: Path) -> Volume:
     """Return the volume in the first image of a TIFF file.
 
     The spacing is ImageJ's or OME's.  Where the file has none, nnU-Net's ``<case>.json`` beside it
-    counts, and without one 1 mm.
+    counts, and without one 1 mm; but of an axis of several voxels it must be known if that of
+    others is.
 
     Raises
     ------
@@ -75,12 +80,7 @@ def read(path: Path) -> Volume:
         rgb = ("red", "green", "blue", "alpha")
         names = rgb[:n] if "S" in axes and n <= 4 else tuple(f"channel {i}" for i in range(n))
     names = ("image",) if n == 1 else names
-    if not all(np.isfinite(s) and s > 0 for s in header.spacing):
-        raise UserError(
-            "a spacing above 0 along z, y, x",
-            f"{header.spacing} in {path.name}",
-            "repair the metadata",
-        )
+    _refuse_spacing(header, path)
     affine = usable_affine(np.array(keep.pop("affine", header.affine)), path.name)
     return Volume(data, affine, names, stem(path), {**keep, "tiff": header})
 
@@ -98,6 +98,24 @@ def write(path: Path, volume: Volume) -> None:
         raise UserError("values that OME-TIFF can hold", f"{data.dtype}", "write .nii.gz or .zarr")
     else:
         _write_ome(path, volume, data, header)
+
+
+def _refuse_spacing(header: TiffHeader, path: Path) -> None:
+    """Refuse a spacing that is missing along some axes only, or not above 0."""
+    missing = [axis for axis, s in zip("ZYX", header.spacing, strict=True) if np.isnan(s)]
+    if missing:
+        raise UserError(
+            "a voxel's size along z, y and x",
+            f"none along {' and '.join(missing).lower()} in {path.name}",
+            f"state PhysicalSize{missing[0]} (Fiji: Image, Properties, and save again), or write "
+            f'{{"spacing": [z, y, x]}} in mm to {path.stem}.json beside it',
+        )
+    if not all(np.isfinite(s) and s > 0 for s in header.spacing):
+        raise UserError(
+            "a spacing above 0 along z, y, x",
+            f"{header.spacing} in {path.name}",
+            "repair the metadata",
+        )
 
 
 def _refuse_complaints(records: list[logging.LogRecord]) -> None:
@@ -164,14 +182,14 @@ def _header(file: tifffile.TiffFile, keep: dict[str, Any]) -> tuple[TiffHeader, 
 
 
 def _write_imagej(path: Path, data: NDArray[Any], header: TiffHeader) -> None:
-    """Write an ImageJ hyperstack with the unit and numbers of `header`."""
+    """Write an ImageJ hyperstack with the units and numbers of `header`."""
     axes = "ZYX" if data.ndim == 3 else "ZCYX"
     tifffile.imwrite(
         path,
         data if data.ndim == 3 else np.moveaxis(data, 0, 1),
         imagej=True,
         resolution=header.resolution,
-        metadata={"axes": axes, "spacing": header.spacing[0], "unit": header.units[0]},
+        metadata={"axes": axes, "spacing": header.spacing[0], **imagej_units(header.units)},
     )
 
 
@@ -179,20 +197,28 @@ def _write_ome(path: Path, volume: Volume, data: NDArray[Any], header: TiffHeade
     """Write an OME-TIFF with the numbers of `header`, and the affine where OME cannot say it."""
     metadata: dict[str, Any] = {"axes": "ZYX" if data.ndim == 3 else "CZYX", "Name": volume.name}
     for axis, spacing, unit in zip("ZYX", header.spacing, header.units, strict=True):
-        metadata |= {f"PhysicalSize{axis}": spacing, f"PhysicalSize{axis}Unit": unit or "mm"}
-    n_planes = len(data) if data.ndim == 3 else data.shape[0] * data.shape[1]
-    plane: dict[str, Any] = {}
-    for axis, position in zip("ZYX", header.position, strict=True):
-        plane |= {
-            f"Position{axis}": [position] * n_planes,
-            f"Position{axis}Unit": ["mm"] * n_planes,
-        }
+        metadata |= {f"PhysicalSize{axis}": spacing, f"PhysicalSize{axis}Unit": ome_unit(unit)}
     own = {"labels": json.dumps(volume.header["labels"])} if "labels" in volume.header else {}
     if not np.array_equal(header.affine, volume.affine):
         own["affine"] = json.dumps(volume.affine.tolist())
-    metadata |= {"Plane": plane, "Channel": {"Name": list(volume.channel_names)}}
+    metadata |= {"Plane": _planes(volume, header), "Channel": {"Name": list(volume.channel_names)}}
     if own:
         metadata["MapAnnotation"] = {"Namespace": NAMESPACE, **own}
     tifffile.imwrite(
-        path, data, ome=True, photometric="minisblack", compression="zlib", metadata=metadata
+        path,
+        data,
+        ome=True,
+        photometric="minisblack",
+        compression="zlib",
+        bigtiff=data.nbytes > _CLASSIC_BYTES,
+        metadata=metadata,
     )
+
+
+def _planes(volume: Volume, header: TiffHeader) -> dict[str, Any]:
+    """Return OME's positions of all planes in mm: channel by channel, slice by slice."""
+    (z, y, x), step = header.position, header.affine[0, 0]
+    n = volume.n_channels * volume.shape[0]
+    heights = [z + step * k for k in range(volume.shape[0])] * volume.n_channels
+    positions = {"PositionZ": heights, "PositionY": [y] * n, "PositionX": [x] * n}
+    return positions | {f"{name}Unit": ["mm"] * n for name in positions}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,12 +14,15 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io.checks import mm_per
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import tifffile
     from numpy.typing import NDArray
 
 NAMESPACE = "napari-ka2er"
+_T = TypeVar("_T")
+_OME_UNITS = {mm_per(unit): unit for unit in ("nm", "µm", "mm", "cm", "m", "Å", "in")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class TiffHeader:
     kind : str
         ``"imagej"``, ``"ome"`` or ``"plain"``.
     spacing, units : tuple
-        Distance between voxel centres, in the unit of each axis.
+        Distance between voxel centres, in the unit of each axis; NaN along an axis of which the
+        file says none, though it does of others.
     position : tuple of float
         Position of the first voxel, in mm.
     resolution : tuple, optional
@@ -54,7 +58,9 @@ class TiffHeader:
 
     @property
     def has_spacing(self) -> bool:
-        """Whether the file says anything of its spacing: programs write 1 where they know none."""
+        """Whether the file says all of its spacing: programs write 1 where they know none."""
+        if np.isnan(self.spacing).any():
+            return False
         is_named = any(unit not in ("", "pixel", "pixels") for unit in self.units)
         return is_named or self.spacing != (1.0, 1.0, 1.0)
 
@@ -88,7 +94,10 @@ def sidecar_header(path: Path) -> TiffHeader | None:
 
 
 def imagej_header(file: tifffile.TiffFile) -> TiffHeader:
-    """Return ImageJ's spacing: Z in the description, Y and X as pixels per unit in tags."""
+    """Return ImageJ's spacing: Z in the description, Y and X as pixels per unit in tags.
+
+    ImageJ leaves out a spacing of 1 along Z, and the units of Y and Z where they are that of X.
+    """
     metadata = file.imagej_metadata or {}
     unit = str(metadata.get("unit", ""))
     tags = file.pages.first.tags
@@ -96,8 +105,29 @@ def imagej_header(file: tifffile.TiffFile) -> TiffHeader:
     x, y = ((int(n), int(d)) for n, d in found)
     spacing_x, spacing_y = (d / n if n else 0.0 for n, d in (x, y))
     spacing = (float(metadata.get("spacing", 1.0)), spacing_y, spacing_x)
-    units = (unit, str(metadata.get("yunit", unit)), unit)
-    return TiffHeader("imagej", spacing, units, resolution=(x, y))
+    units = (str(metadata.get("zunit", unit)), str(metadata.get("yunit", unit)), unit)
+    return TiffHeader("imagej", spacing, _per_axis(map(_unescaped, units)), resolution=(x, y))
+
+
+def imagej_units(units: tuple[str, str, str]) -> dict[str, str]:
+    """Return the fields of ImageJ's description for the units of (Z, Y, X), in its escapes."""
+    z, y, x = (_escaped(unit) for unit in units)
+    return {"unit": x} | ({"yunit": y} if y != x else {}) | ({"zunit": z} if z != x else {})
+
+
+def _escaped(unit: str) -> str:
+    """Return a unit in ASCII, all else in Java's escapes, which ImageJ reads and writes."""
+    return "".join(c if c.isascii() else f"\\u{ord(c):04X}" for c in unit)
+
+
+def _unescaped(unit: str) -> str:
+    """Undo `_escaped`."""
+    return re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), unit)
+
+
+def ome_unit(unit: str) -> str:
+    """Return OME's name of a unit; lengths without one count as mm."""
+    return "pixel" if unit.strip().lower() in ("pixel", "pixels") else _OME_UNITS[mm_per(unit)]
 
 
 def ome_header(xml: str, keep: dict[str, Any]) -> tuple[TiffHeader, tuple[str, ...]]:
@@ -106,19 +136,35 @@ def ome_header(xml: str, keep: dict[str, Any]) -> tuple[TiffHeader, tuple[str, .
     pixels = root.find(".//{*}Image/{*}Pixels")
     if pixels is None:
         raise ValueError("no Pixels in the OME-XML")
-    z, y, x = (float(pixels.get(f"PhysicalSize{a}", "1")) for a in "ZYX")
-    units = tuple(
-        pixels.get(f"PhysicalSize{a}Unit", "µm" if pixels.get(f"PhysicalSize{a}") else "")
-        for a in "ZYX"
-    )
+    sizes = {a: pixels.get(f"PhysicalSize{a}") for a in "ZYX"}
+    units = _per_axis(pixels.get(f"PhysicalSize{a}Unit", "µm" if sizes[a] else "") for a in "ZYX")
     plane = pixels.find("{*}Plane")
     position = (0.0, 0.0, 0.0)
     if plane is not None:
-        position = tuple(_position(plane, a) for a in "ZYX")  # type: ignore[assignment]
+        position = _per_axis(_position(plane, a) for a in "ZYX")
     names = tuple(c.get("Name", f"channel {i}") for i, c in enumerate(pixels.findall("{*}Channel")))
-    header = TiffHeader("ome", (z, y, x), units, position)  # type: ignore[arg-type]
+    header = TiffHeader("ome", _per_axis(_size(pixels, a) for a in "ZYX"), units, position)
     _own_fields(root, header, keep)
     return header, names
+
+
+def _per_axis(values: Iterable[_T]) -> tuple[_T, _T, _T]:
+    """Return three values as the tuple of three that they are."""
+    z, y, x = values
+    return z, y, x
+
+
+def _size(pixels: ElementTree.Element, axis: str) -> float:
+    """Return a voxel's size in the file's unit; 1 where the file has none, or only one voxel.
+
+    Where it has sizes of other axes it is NaN: in a stack of 0.5 µm pixels, slices 1 mm or 1 µm
+    apart would be a wrong guess each, by which all else is scaled.
+    """
+    stated = pixels.get(f"PhysicalSize{axis}")
+    if stated is not None:
+        return float(stated)
+    is_any = any(pixels.get(f"PhysicalSize{a}") for a in "ZYX")
+    return float("nan") if is_any and int(pixels.get(f"Size{axis}", "1")) > 1 else 1.0
 
 
 def _position(plane: ElementTree.Element, axis: str) -> float:

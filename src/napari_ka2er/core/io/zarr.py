@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 64
-_READ_ERRORS = (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError)
+_READ_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, MemoryError,
+)  # fmt: skip
 
 
 def read(path: Path, level: int = 0) -> Volume:
@@ -55,7 +57,8 @@ def read(path: Path, level: int = 0) -> Volume:
         array = group[dataset["path"]]
         header, axes = header_of(multiscale, dataset, version)
         names = channel_names(attributes, version)
-        own_fields(attributes, header, keep)
+        finest, _ = header_of(multiscale, dataset_of(multiscale, 0, path), version)
+        own_fields(attributes, header, finest, keep)
         data = _channels_first(array, axes, path.name)
     except UserError:
         raise

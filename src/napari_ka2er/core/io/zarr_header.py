@@ -109,12 +109,17 @@ def header_of(
 def channel_names(attributes: Mapping[str, Any], version: str) -> tuple[str, ...]:
     """Return the channels' names that OMERO's block holds."""
     ome = attributes["ome"] if version == "0.5" and "ome" in attributes else attributes
-    channels = ome.get("omero", {}).get("channels", [])
+    channels = (ome.get("omero") or {}).get("channels") or []
     return tuple(str(c.get("label", f"channel {i}")) for i, c in enumerate(channels))
 
 
-def own_fields(attributes: Mapping[str, Any], header: ZarrHeader, keep: dict[str, Any]) -> None:
-    """Take the labels, and the affine of `write` unless somebody changed the scale since."""
+def own_fields(
+    attributes: Mapping[str, Any], header: ZarrHeader, finest: ZarrHeader, keep: dict[str, Any]
+) -> None:
+    """Take the labels, and the affine of `write` unless somebody changed the scale since.
+
+    The affine is that of the finest level; `header` tells where the indices of its own level lie.
+    """
     block = attributes.get("ome", attributes).get("image-label")
     if block is not None:
         rgba = {c["label-value"]: c.get("rgba", (0, 0, 0, 255)) for c in block.get("colors", [])}
@@ -127,8 +132,9 @@ def own_fields(attributes: Mapping[str, Any], header: ZarrHeader, keep: dict[str
     if affine is not None:
         matrix = np.array(affine, float)
         spacing = np.linalg.norm(matrix[:3, :3], axis=0)
-        if np.allclose(spacing, np.abs(np.diag(header.affine)[:3]), rtol=1e-6):
-            keep["affine"] = matrix
+        if np.allclose(spacing, np.abs(np.diag(finest.affine)[:3]), rtol=1e-6):
+            to_finest = np.linalg.solve(finest.affine, header.affine)
+            keep["affine"] = matrix if header == finest else matrix @ to_finest
 
 
 def metadata_of(volume: Volume, header: ZarrHeader) -> dict[str, Any]:
