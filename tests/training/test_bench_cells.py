@@ -5,6 +5,7 @@ import pytest
 from filelock import FileLock
 
 from ka2er_training.bench.cells import Cell, Store, in_order, missing, run_cells
+from ka2er_training.bench.running import listing, named, run_missing
 from napari_ka2er.core.errors import CancelledError, UserError
 
 
@@ -24,6 +25,7 @@ def family():
 def count(calls):
     def run(cell, store):
         calls.append(cell.name)
+        (store.folder_of(cell) / cell.kind).mkdir(exist_ok=True)  # its weights
         return {"needs": [store.result(need) for need in cell.needs]}
 
     return dict.fromkeys(("expert", "student", "evaluation"), run)
@@ -140,3 +142,37 @@ def test_what_only_finished_cells_need_does_not_run(store, tmp_path):
     assert {cell.name for cell in missing(tests, store)} == {"expert", "student", "on b"}
     run_cells(tests, store, count(calls))
     assert calls == ["expert", "student", "on b"]
+
+
+def test_results_without_weights_make_what_needs_them_train_again(store):
+    """As in the archive of results that the benchmark's page offers."""
+    expert, student, tests = family()
+    run_cells(tests[:1], store, count([]))
+    for cell in (expert, student):
+        shutil.rmtree(store.folder_of(cell) / cell.kind)
+    assert missing([expert, student, *tests], store) == [expert, student, tests[1]]
+    calls: list[str] = []
+    assert run_cells([tests[1]], store, count(calls)).failed == {}
+    assert calls == ["expert", "student", "on b"]
+    assert missing([expert, student, *tests], store) == []
+
+
+def test_a_name_that_no_cell_has_is_refused():
+    _, _, tests = family()
+    assert [cell.name for cell in named(tests, "student")] == ["student"]
+    assert named(tests, "") == tests
+    with pytest.raises(UserError, match="zzz"):
+        named(tests, "zzz")
+
+
+def test_nothing_runs_for_what_is_finished(store, tmp_path):
+    expert, student, tests = family()
+    run_cells(tests, store, count([]))
+    for cell in (expert, student):
+        shutil.rmtree(store.folder_of(cell))
+    assert listing(tests, store) == ["0 of 4 cells are missing"]
+    calls: list[str] = []
+    runners = {k: lambda cell, store, means: calls.append(cell.name) for k in count([])}
+    outcome = run_missing(tests, store, runners, tmp_path, device="cpu")
+    assert (calls, outcome.missing) == ([], ())
+    assert listing(tests, store, "student")[-1] == "2 of 2 cells are missing"

@@ -250,7 +250,7 @@ def keep(store, entry, result):
     store.keep(entry.cell, result, 1.0, 1.0)
 
 
-def fill(store, found, gains):
+def fill(store, found, gains, *, clicked=True):
     """Write results by hand: organs start at 0.5 and gain, others lose 0.02 in the first round."""
     for entry in found:
         number = entry.round
@@ -261,6 +261,7 @@ def fill(store, found, gains):
             rows += [row("others", "h9", "bone", 0.8 - lost)]
             curve = [0.5] * (4 - number) + [0.9]
             clicks = [{"task": "organs", "label": "liver", "case": "h0", "dice": curve}]
+            clicks = clicks if clicked else []
             keep(store, entry, {"version": "v1", "rows": rows, "clicks": clicks})
         elif entry.table == "state":
             cost = 100.0 if entry.arm in (NO_CHANGE, SCRATCH) else 20.0 + 10 * number
@@ -280,6 +281,13 @@ def fill(store, found, gains):
             keep(store, entry, {"refused": entry.arm != "shuffled", "reason": "worse"})
         elif entry.table == "copy":
             keep(store, entry, {"refused": True, "problems": ["the same image as h0"]})
+
+
+def test_a_loop_in_which_nobody_clicked_has_a_report(tmp_path):
+    made, store = plan(), Store(tmp_path / "cells")
+    fill(store, made.entries(), gains=dict.fromkeys(range(4), 0.1), clicked=False)
+    text = write_report(made, store, tmp_path / "report", "command").read_text("utf-8")
+    assert "loop_rounds.svg" in text
 
 
 def test_some_controls_may_have_their_labels_accepted_and_are_told_apart(tmp_path):

@@ -85,6 +85,36 @@ def test_missing_data_are_refused(bench, caplog):
     assert "near" in caplog.text
 
 
+def test_what_is_missing_is_listed_as_text_or_as_json(bench, capsys):
+    data, settings = str(bench / "data"), str(bench / "tiny.toml")
+    command = ["bench", "amalgamation", data, "--out", str(bench / "o"), "--settings", settings]
+    command += ["--list", "--only", "expert near"]
+    assert main(command) == 0
+    assert "3 of 3 cells are missing" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    assert "expert near" in str(json.loads(capsys.readouterr().out)["missing"])
+    assert not (bench / "o").exists()
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_refused_at_once(bench, caplog):
+    out = bench / "tiny.toml"
+    command = ["bench", "amalgamation", str(bench / "data"), "--out", str(out), "--settings"]
+    assert main([*command, str(out)]) == 2
+    assert "which is a file" in caplog.text
+
+
+def test_a_cell_that_fails_is_told_by_the_exit_status(bench, monkeypatch, caplog):
+    def fail(cell, store, means):
+        raise UserError("an expert", "trouble")
+
+    monkeypatch.setitem(RUNNERS, "expert", fail)
+    command = ["bench", "amalgamation", str(bench / "data"), "--out", str(bench / "o")]
+    command += ["--settings", str(bench / "tiny.toml"), "--only", "expert near"]
+    assert main(command) == 2
+    assert "trouble" in caplog.text
+    assert (bench / "o" / "report" / "amalgamation.md").is_file()
+
+
 @pytest.mark.slow
 def test_every_kind_of_cell_runs_and_the_report_says_what_was_measured(bench):
     plan, store = open_benchmark(bench / "data", bench / "out", str(bench / "tiny.toml"))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ka2er_training.bench.stats import bootstrap, compare, holm, mean_over_seeds
+from ka2er_training.bench.stats import bootstrap, bootstrap_means, compare, holm, mean_over_seeds
 
 
 def test_the_interval_of_a_constant_is_that_constant():
@@ -40,6 +40,22 @@ def test_differences_are_paired_by_case_and_strangers_left_out():
     assert comparison.difference.n == 7
     assert comparison.difference.low == pytest.approx(0.1)
     assert comparison.p == pytest.approx(2 / 2**7)  # all 7 signs alike, either way round
+
+
+def test_means_of_other_cases_are_both_uncertain():
+    after = [0.5, 0.6, 0.7, 0.6]
+    sure = bootstrap_means([([0.8] * 4, after)])
+    unsure = bootstrap_means([([0.6, 1.0, 0.6, 1.0], after)])
+    assert (sure.mean, sure.n) == (pytest.approx(-0.2), 4)
+    assert unsure.mean == pytest.approx(-0.2)
+    assert unsure.high - unsure.low > 1.5 * (sure.high - sure.low)
+    assert (sure.low, sure.high) == pytest.approx((-0.275, -0.125), abs=0.01)
+    two = bootstrap_means([([0.8] * 4, after), ([0.5], [0.4, 0.2])])
+    assert (two.mean, two.n) == (pytest.approx((4 * -0.2 + 2 * -0.2) / 6), 6)
+
+
+def test_one_other_case_has_no_interval():
+    assert str(bootstrap_means([([0.9, 0.7], [0.6])])) == "-0.200"
 
 
 def test_too_few_pairs_have_no_p_value_and_equal_systems_have_one():

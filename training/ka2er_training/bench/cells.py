@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 _RESULT = "result.json"
 
+# What others read of a finished cell beside its result, by kind.  Results are kept, and carried to
+# another machine, without it; then a cell that needs it has to run the one that makes it again.
+_WEIGHTS = {"expert": "expert", "untrained": "expert", "student": "student", "prompts": "student"}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cell:
@@ -91,6 +95,11 @@ class Store:
         """Return whether a cell's result is there."""
         return (self.folder / cell.kind / cell.digest[:16] / _RESULT).is_file()
 
+    def is_usable(self, cell: Cell) -> bool:
+        """Return whether a cell is finished and what others need of it is there."""
+        folder = self.folder / cell.kind / cell.digest[:16]
+        return self.is_finished(cell) and (folder / _WEIGHTS.get(cell.kind, "")).is_dir()
+
     def record(self, cell: Cell) -> dict[str, Any]:
         """Return all that was kept of a finished cell: settings, time, machine and ``result``.
 
@@ -137,30 +146,36 @@ def machine() -> dict[str, Any]:
     return {"cpus": os.cpu_count(), "arch": platform.machine(), "python": platform.python_version()}
 
 
-def in_order(targets: Iterable[Cell], store: Store | None = None) -> list[Cell]:
-    """Return the cells and all they need, each once, needed ones first, else as given.
-
-    What only cells that are finished in `store` need is left out: results may be kept, and carried
-    to another machine, without the weights that they came from.
-    """
-    ordered: dict[str, Cell] = {}
-
-    def add(cell: Cell) -> None:
-        if cell.digest in ordered:
-            return
-        if store is None or not store.is_finished(cell):
-            for need in cell.needs:
-                add(need)
-        ordered[cell.digest] = cell
-
-    for target in targets:
-        add(target)
-    return list(ordered.values())
+def in_order(targets: Iterable[Cell]) -> list[Cell]:
+    """Return the cells and all they need, each once, needed ones first, else as given."""
+    return _with_needs(targets, lambda cell: False, lambda cell: False)
 
 
 def missing(targets: Iterable[Cell], store: Store) -> list[Cell]:
-    """Return the cells that still have to run, in the order in which they would."""
-    return [cell for cell in in_order(targets, store) if not store.is_finished(cell)]
+    """Return the cells that still have to run, in the order in which they would.
+
+    A target must be finished; what an unfinished one needs must also have left its weights.
+    """
+    return _with_needs(targets, store.is_finished, store.is_usable)
+
+
+def _with_needs(
+    targets: Iterable[Cell], is_done: Callable[[Cell], bool], is_there: Callable[[Cell], bool]
+) -> list[Cell]:
+    """Return the targets that are not done, behind what they need and is not there."""
+    ordered: dict[str, Cell] = {}
+
+    def add(cell: Cell) -> None:
+        if cell.digest not in ordered:
+            for need in cell.needs:
+                if not is_there(need):
+                    add(need)
+            ordered[cell.digest] = cell
+
+    for target in targets:
+        if not is_done(target):
+            add(target)
+    return list(ordered.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +213,11 @@ def run_cells(
     cancelled : callable, optional
         Asked before every cell; `CancelledError` is raised if it says so.
     """
-    ordered = in_order(targets, store)
+    ordered = missing(targets, store)
     begun, done, failed = time.monotonic(), list[Cell](), dict[str, str]()
     for cell in ordered:
         # A need that is not there has failed, or is another process's work.
-        if store.is_finished(cell) or not all(map(store.is_finished, cell.needs)):
+        if not all(map(store.is_usable, cell.needs)):
             continue
         if cancelled is not None and cancelled():
             raise CancelledError
@@ -210,7 +225,7 @@ def run_cells(
             break
         try:
             with FileLock(store.folder_of(cell) / "at_work.lock", blocking=False):
-                if store.is_finished(cell):  # meanwhile, by another process
+                if store.is_usable(cell):  # meanwhile, by another process
                     continue
                 reason = _run(cell, store, runners)
         except Timeout:

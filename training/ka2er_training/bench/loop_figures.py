@@ -38,7 +38,7 @@ def round_curves(results: LoopResults, tasks: Sequence[str], path: Path) -> Path
     clicks = [bootstrap(list(results.clicks(arm, n).values())).mean for n, arm in points]
     right.plot([n for n, _ in points], clicks, "o-", color=colors(1)[0])
     right.set_ylabel(f"clicks to a Dice of {results.good_dice:.2f}")
-    right.set_ylim(0, 1.1 * max(clicks))
+    right.set_ylim(0, 1.1 * max([c for c in clicks if np.isfinite(c)], default=1))
     for axes in (left, right):
         axes.set_xlabel("rounds")
         axes.set_xticks([n for n, _ in points])

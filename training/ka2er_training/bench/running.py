@@ -14,6 +14,7 @@ from ka2er_training.presets import PRESETS, check_choice
 from ka2er_training.progress import progress_bar
 from ka2er_training.sources import read_source
 from ka2er_training.teaching import ALONE, Teaching
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.device import resolve_device
 
 if TYPE_CHECKING:
@@ -86,20 +87,38 @@ def run_missing(
     only : str
         Only cells whose name contains this, and what they need.
     """
-    wanted = list(cells)
+    wanted = named(cells, only)
     with progress_bar() as show:
         means = Means(data, store.folder.parent / "features", str(resolve_device(device)), show)
         works = {kind: partial(run, means=means) for kind, run in runners.items()}
-        chosen = [cell for cell in in_order(wanted) if only in cell.name]
-        outcome = run_cells(chosen, store, works, max_minutes=max_minutes)
+        outcome = run_cells(wanted, store, works, max_minutes=max_minutes)
     counts = len(outcome.done), len(outcome.failed), len(missing(wanted, store))
     logger.info("%d cells done now, %d failed, %d missing", *counts)
     return outcome
 
 
-def listing(cells: Iterable[Cell], store: Store) -> list[str]:
-    """Return a line per missing cell, in the order in which they would run, and a last one."""
+def named(cells: Iterable[Cell], only: str) -> list[Cell]:
+    """Return the cells of a plan whose name contains `only`: all of them if it is empty.
+
+    What is asked for by name is run for its own sake; without a name, for the plan's cells.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
     wanted = list(cells)
+    if not only:
+        return wanted
+    chosen = [cell for cell in in_order(wanted) if only in cell.name]
+    if not chosen:
+        raise UserError("a part of a cell's name for --only", only, "--list shows names")
+    return chosen
+
+
+def listing(cells: Iterable[Cell], store: Store, only: str = "") -> list[str]:
+    """Return a line per missing cell, in the order in which they would run, and a last one."""
+    wanted = named(cells, only)
     left = missing(wanted, store)
     lines = [f"{cell.digest[:12]}  {cell.kind:<10}  {cell.name}" for cell in left]
     return [*lines, f"{len(left)} of {len(in_order(wanted))} cells are missing"]

@@ -59,6 +59,45 @@ def bootstrap(values: Sequence[float], seed: int = 0, n_resamples: int = N_RESAM
     return Interval(float(data.mean()), float(low), float(high), int(data.size))
 
 
+def bootstrap_means(
+    groups: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int = 0
+) -> Interval:
+    """Return how far means of other cases lie apart, with a percentile bootstrap interval.
+
+    Parameters
+    ----------
+    groups : sequence of (sequence of float, sequence of float)
+        Values before and after, one per case, of which none are the same case; neither empty.
+        Each side is resampled: the uncertainty of both means counts.
+    seed : int
+        Of the resampling.
+
+    Returns
+    -------
+    Interval
+        Mean after minus mean before, of all groups weighted by their cases after; `n` counts
+        those.  No interval for fewer than two.
+    """
+    weights = np.array([len(after) for _, after in groups], dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    found = np.array([_mean_change(rng, *map(np.asarray, group)) for group in groups])
+    changes = weights @ found / weights.sum()
+    n = int(weights.sum())
+    low, high = np.quantile(changes[1:], [0.025, 0.975]) if n > 1 else (np.nan, np.nan)
+    return Interval(float(changes[0]), float(low), float(high), n)
+
+
+def _mean_change(rng: np.random.Generator, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the difference of the means, and then those of all resamples."""
+    means = [
+        np.concatenate([[data.mean()], data[drawn].mean(axis=1)])
+        for data in (before, after)
+        for drawn in [rng.integers(0, data.size, (N_RESAMPLES, data.size))]
+    ]
+    change: np.ndarray = means[1] - means[0]
+    return change
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two systems on the same cases: `difference` is the first minus the second.

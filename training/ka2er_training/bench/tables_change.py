@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ka2er_training.bench.amalgamation import OTHER_SERIES
-from ka2er_training.bench.stats import bootstrap
+from ka2er_training.bench.stats import bootstrap, bootstrap_means
 from ka2er_training.bench.tables import MISSING, Results, Table, cell_text, measured, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def few_table(results: Results) -> Table:
@@ -71,28 +74,33 @@ def shift_table(results: Results) -> Table:
     note = (
         "Difference to the same system's unshifted Dice, cases of all tasks together, [95 % "
         "interval]. Synthetic shifts are paired by case; another series has other patients, and "
-        "its difference is between means."
+        "its difference is between means, of which both are uncertain."
     )
     return Table("Domain shift", ("system", *columns), tuple(rows), note)
 
 
 def _fall(results: Results, system: str, column: str) -> str:
-    differences: list[float] = []
+    pairs = list(_before_and_after(results, system, column))
+    if column == OTHER_SERIES:
+        groups = [(list(before.values()), list(after.values())) for before, after in pairs]
+        found = bootstrap_means(groups) if groups else bootstrap([])
+    else:
+        # A case without labels has a Dice only where something was invented in it.
+        found = bootstrap([a[c] - b[c] for b, a in pairs for c in sorted(b.keys() & a.keys())])
+    return f"{signed(found)}, n={found.n}" if found.n else MISSING
+
+
+def _before_and_after(
+    results: Results, system: str, column: str
+) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
+    """Yield each task's values by case, unshifted and shifted, where both were measured."""
     for task in results.names("shift", "task"):
         shifted = results.values("shift", system=system, task=task, column=column)
-        seed = {entry.seed for entry in results.find("shift", system=system, task=task)}
+        seeds = {entry.seed for entry in results.find("shift", system=system, task=task)}
         plain = [
             found
-            for s in seed
-            for found in results.values("main", system=system, task=task, seed=s)
+            for seed in seeds
+            for found in results.values("main", system=system, task=task, seed=seed)
         ]
-        if not shifted or not plain:
-            continue
-        before, after = plain[0], shifted[0]
-        if column == OTHER_SERIES:
-            level = float(np.mean(list(before.values())))
-            differences += [after[case] - level for case in sorted(after)]
-            continue
-        # A case without labels has a Dice only where something was invented in it.
-        differences += [after[case] - before[case] for case in sorted(before.keys() & after.keys())]
-    return signed(bootstrap(differences)) + f", n={len(differences)}" if differences else MISSING
+        if shifted and plain:
+            yield plain[0], shifted[0]

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ka2er_training.cli import add_command, add_device
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io.atomic import require_writable
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ def add(commands: Any) -> None:
     bench = commands.add_parser(
         "bench", help="measure quality and cost", description="Measure quality and cost."
     )
-    actions = bench.add_subparsers(required=True, metavar="BENCHMARK")
+    actions = bench.add_subparsers(required=True, metavar="BENCHMARK", dest="benchmark")
     _add_amalgamation(actions)
     _add_speed(actions)
     _add_clicks(actions)
@@ -59,42 +61,46 @@ def _add_cells(command: argparse.ArgumentParser, names: str) -> None:
 
 def run_amalgamation(args: argparse.Namespace) -> dict[str, Any]:
     """Run, list or report the amalgamation benchmark."""
-    from ka2er_training.bench.report import summary, write_report
-    from ka2er_training.bench.run import RUNNERS, open_benchmark
+    from ka2er_training.bench import report, run
 
-    plan, store = open_benchmark(args.data, args.out, args.settings)
-    command = f"ka2er bench amalgamation DATA --out DIR --settings {args.settings}"
-    if _run_cells(args, plan.cells(), store, RUNNERS):
-        logger.info("%s", write_report(plan, store, args.out / "report", command))
-    return summary(plan, store)
+    require_writable(args.out)
+    plan, store = run.open_benchmark(args.data, args.out, args.settings)
+    return _run_cells(args, plan, store, run.RUNNERS, report)
 
 
 def run_loop(args: argparse.Namespace) -> dict[str, Any]:
     """Run, list or report the loop's benchmark."""
-    from ka2er_training.bench.loop import RUNNERS, open_loop
-    from ka2er_training.bench.loop_report import summary, write_report
+    from ka2er_training.bench import loop, loop_report
 
-    plan, store = open_loop(args.data, args.out, args.settings)
-    command = f"ka2er bench loop DATA --out DIR --settings {args.settings}"
-    if _run_cells(args, plan.cells(), store, RUNNERS):
-        logger.info("%s", write_report(plan, store, args.out / "report", command))
-    return summary(plan, store)
+    require_writable(args.out)
+    plan, store = loop.open_loop(args.data, args.out, args.settings)
+    return _run_cells(args, plan, store, loop.RUNNERS, loop_report)
 
 
-def _run_cells(args: argparse.Namespace, cells: Any, store: Any, runners: Any) -> bool:
-    """List or run what is missing, as was asked; return whether a report is wanted."""
+def _run_cells(
+    args: argparse.Namespace, plan: Any, store: Any, runners: Any, report: Any
+) -> dict[str, Any]:
+    """List or run what is missing, and write the report, as was asked."""
     from ka2er_training.bench.running import listing, run_missing
 
     if args.list:
-        for line in listing(cells, store):
-            sys.stdout.write(line + "\n")
-        return False
+        lines = listing(plan.cells(), store, args.only)
+        if not args.json:
+            sys.stdout.writelines(line + "\n" for line in lines)
+        listed: dict[str, Any] = report.summary(plan, store)
+        return listed
+    failed: Mapping[str, str] = {}
     if not args.report:
         chosen = {"device": args.device, "max_minutes": args.max_minutes, "only": args.only}
-        outcome = run_missing(cells, store, runners, args.data, **chosen)
-        for reason in outcome.failed.values():
-            logger.warning("failed: %s", reason)
-    return True
+        failed = run_missing(plan.cells(), store, runners, args.data, **chosen).failed
+    command = f"ka2er bench {args.benchmark} DATA --out DIR --settings {args.settings}"
+    logger.info("%s", report.write_report(plan, store, args.out / "report", command))
+    result: dict[str, Any] = report.summary(plan, store)
+    for reason in failed.values():
+        logger.error("failed: %s", reason)
+    if failed:
+        raise UserError("every cell to end", f"{len(failed)} that failed, see above", result=result)
+    return result
 
 
 def _add_speed(actions: Any) -> None:
