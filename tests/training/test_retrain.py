@@ -233,6 +233,23 @@ def by_hand(workspace):
     return name
 
 
+def test_a_round_is_not_resumed_for_another_student_than_it_began_with(work, monkeypatch):
+    workspace, path = work
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retrain_stages, "plan_round", die)
+    with pytest.raises(KeyboardInterrupt):
+        retrain(workspace.folder, [path], LENGTHS)
+    assert by_hand(workspace) == "v0002"
+    with pytest.raises(UserError, match=r"v0001, from which .* got v0002; .*promote"):
+        retrain(workspace.folder, [], resume=True)
+    promote(workspace, "v0001", "by hand")
+    with pytest.raises(KeyboardInterrupt):  # on it goes
+        retrain(workspace.folder, [], resume=True)
+
+
 def test_a_student_that_became_current_by_hand_is_not_overridden(passed):
     workspace = passed.workspace
     known = expert_digest(workspace)

@@ -155,8 +155,22 @@ def _resumed(
         raise UserError(f"the packages of round {broken.number}", f"{other[0]}", "give none")
     settle_all(workspace)
     settle_experts(workspace)
+    _require_same_student(workspace, broken)
     logger.info("going on with round %d", broken.number)
     return broken
+
+
+def _require_same_student(workspace: Workspace, broken: RoundState) -> None:
+    """Refuse to train for hours towards a student that could not be promoted in the end.
+
+    After the gate there is nothing left to train, and the decision says what became of it.
+    """
+    now_current = current(workspace)
+    if now_current == broken.before or "gate" in broken.stages:
+        return
+    wanted = f"{broken.before}, from which round {broken.number} goes on, as the current student"
+    remedy = f"ka2er promote {workspace.folder} {broken.before}, or give the round up: --abandon"
+    raise UserError(wanted, f"{now_current}", remedy)
 
 
 def _require_student(workspace: Workspace) -> str:
