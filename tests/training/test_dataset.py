@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from tests.training.conftest import AFFINE, phantom, write_raw
@@ -24,7 +26,7 @@ from napari_ka2er.core.volume import Volume
 
 def everything(folder):
     """Every file of a folder with its bytes, but the locks."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -154,10 +156,7 @@ def test_a_patient_whom_other_tasks_both_hold_out_and_train_on_is_refused(worksp
     before = everything(workspace.folder)
     with pytest.raises(UserError, match=r"got p\d, of whom images are held out .*--patient"):
         add(workspace, raw, name="second", read=ReadOptions(patient=r"^(p\d)_"))
-    after = everything(workspace.folder)
-    assert {k: v for k, v in after.items() if not k.endswith(".lock")} == {
-        k: v for k, v in before.items() if not k.endswith(".lock")
-    }
+    assert everything(workspace.folder) == before
     check_training_data(add(workspace, raw, name="second"), "first")
 
 
@@ -298,6 +297,15 @@ BREAKS = {
     "no channels key": (lambda _, edit: edit(channel_names=None), "modality"),
     "gap in labels": (lambda _, edit: edit(labels={"background": 0, "a": 1, "b": 3}), "gaps"),
     "regions": (lambda _, edit: edit(labels={"background": 0, "all": [1, 2], "dim": 2}), "overlap"),
+    "names as values": (
+        lambda _, edit: edit(labels={"0": "background", "1": "bright", "2": "dim"}),
+        "whole number for every label name.*'0': 'background'.*names first",
+    ),
+    "half a value": (lambda _, edit: edit(labels={"background": 0, "bright": 1.5}), "1.5"),
+    "too few files": (
+        lambda _, edit: edit(dataset={"p0_a": {"images": [], "label": "x"}}),
+        "IndexError",
+    ),
     "label nowhere": (
         lambda _, edit: edit(labels={"background": 0, "bright": 1, "dim": 2, "lost": 3}),
         "lost",
@@ -386,10 +394,93 @@ def test_a_full_disk_leaves_nothing(workspace, raw, monkeypatch):
     assert [path.name for path in (workspace.folder / "datasets").iterdir()] == []
 
 
-def test_what_a_killed_attempt_left_does_not_disturb_the_next(workspace, raw):
-    (workspace.folder / "datasets" / "Dataset001_half").mkdir()
+def test_what_a_killed_copy_left_is_removed_by_the_next(workspace, raw):
+    (workspace.folder / "datasets" / ".0a1b2c3d-Dataset001_half").mkdir()
     workspace = add(workspace, raw)
     assert [path.name for path in (workspace.folder / "datasets").iterdir()] == ["Dataset001_balls"]
+
+
+def test_killed_before_it_is_registered_a_task_can_be_added_again(workspace, raw, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("ka2er_training.dataset._register", lambda *_: sys.exit(9))
+        with pytest.raises(SystemExit):
+            add(workspace, raw)
+    workspace = add(workspace, raw)
+    assert workspace.record("balls").dataset == "Dataset002_balls"
+    check_training_data(workspace, "balls")
+
+
+def test_data_sets_in_the_workspace_are_read_and_never_removed(workspace, raw):
+    datasets = workspace.folder / "datasets"
+    own, mine = datasets / "Dataset001_Foo", datasets / "Dataset002_Mine"
+    shutil.copytree(raw, own)
+    shutil.copytree(write_raw(raw.parent / "other", n_cases=2, first=20), mine)
+    before = everything(datasets)
+    added = [
+        add(workspace, own, name="foo").record("foo").dataset,
+        add(workspace, raw, name="far").record("far").dataset,
+    ]
+    assert added == ["Dataset003_foo", "Dataset004_far"]
+    assert before.items() <= everything(datasets).items()
+
+
+def test_two_processes_do_not_add_tasks_at_once(workspace, raw):
+    with workspace.lock("task-add"), pytest.raises(UserError, match="another process"):
+        add(workspace, raw)
+
+
+def tilted(number):
+    """A phantom and its labels; of the later ones slices are shifted along Y, as a tilted CT's."""
+    volume, labels = phantom(number)
+    affine = AFFINE.copy()
+    affine[1, 0] = 0.5 * (number > 1)
+    return replace(volume, affine=affine), labels
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
+def test_nnunet_reads_every_case_of_a_task_with_some_sheared_ones(workspace, tmp_path, ending):
+    registry = pytest.importorskip("nnunetv2.imageio.reader_writer_registry")
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for number in range(4):
+        volume, labels = tilted(number)
+        write_volume(tmp_path / "images" / f"p{number}{ending}", volume)
+        write_labels(tmp_path / "labels" / f"p{number}{ending}", labels, volume)
+    folders = ["--images", str(tmp_path / "images"), "--labels", str(tmp_path / "labels")]
+    assert main(["task", "add", str(workspace.folder), *folders, "--name", "tilted"]) == 0
+    workspace = Workspace.open(workspace.folder)
+    check_training_data(workspace, "tilted")
+    description = json.loads((workspace.dataset_folder("tilted") / "dataset.json").read_text())
+    cases = [*workspace.training_cases("tilted"), *workspace.holdout_cases("tilted")]
+    choose = registry.determine_reader_writer_from_dataset_json
+    reader = choose(description, str(cases[0].image), verbose=False)()
+    for case in cases:
+        volume, labels = tilted(int(case.id[1:]))
+        data, properties = reader.read_images((str(case.image),))
+        np.testing.assert_array_equal(data[0], volume.data)
+        np.testing.assert_allclose(properties["spacing"], volume.spacing, rtol=1e-5)
+        np.testing.assert_array_equal(reader.read_seg(str(case.label))[0][0], labels)
+        np.testing.assert_allclose(read_volume(case.image).affine, volume.affine, atol=1e-5)
+
+
+def test_without_sheared_cases_nnunet_chooses_the_reader_itself(balls):
+    text = (balls.dataset_folder("balls") / "dataset.json").read_text("utf-8")
+    assert "overwrite_image_reader_writer" not in json.loads(text)
+
+
+def test_sheared_cases_in_micrometres_are_millimetres_to_nnunet(workspace, raw):
+    nibabel_io = pytest.importorskip("nnunetv2.imageio.nibabel_reader_writer").NibabelIO
+    for path in raw.glob("*/*.nii.gz"):
+        image = nib.load(path)
+        affine = image.affine @ np.diag([1000, 1000, 1000, 1])
+        affine[0, 1] = 300
+        made = nib.Nifti1Image(np.asarray(image.dataobj), affine)
+        made.header.set_xyzt_units("micron")
+        made.to_filename(path)
+    workspace = add(workspace, raw)
+    case = workspace.training_cases("balls")[0]
+    _, properties = nibabel_io().read_images((str(case.image),))
+    np.testing.assert_allclose(properties["spacing"], workspace.record("balls").spacing_mm, 1e-3)
 
 
 def test_a_file_put_into_the_training_folder_by_hand_is_refused(balls, tmp_path):

@@ -150,6 +150,15 @@ def test_a_copy_of_a_hold_out_case_is_refused_by_its_content(work, tmp_path, cap
     assert main(["package", "check", str(path)]) == 0
 
 
+def test_a_sheared_case_does_not_get_into_a_dataset_for_itk(work, tmp_path):
+    volume = phantom(10)[0]
+    affine = volume.affine.copy()
+    affine[1, 0] = 0.5
+    path = package(tmp_path / "p", correction(work, 10, volume=replace(volume, affine=affine)))
+    (problem,) = check_for_workspace(work, path)
+    assert "sheared" in problem
+
+
 @pytest.fixture
 def bare(tmp_path):
     """A workspace whose task balls holds nothing out."""

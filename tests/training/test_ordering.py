@@ -9,7 +9,7 @@ from tests.model.folders import blob
 from ka2er_training.cli import main
 from ka2er_training.ordering import disagreement, most_disputed, order_files
 from napari_ka2er.core.errors import CancelledError
-from napari_ka2er.core.io import write_volume
+from napari_ka2er.core.io import read_volume, write_labels, write_volume
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.core.volume import Volume
 from napari_ka2er.model.catalogue import find_student
@@ -58,6 +58,18 @@ def test_random_order_depends_on_names_alone(images, capsys):
     names = [item["input"].rsplit("/", 1)[1] for item in found]
     assert sorted(names) == ["a_plain.nii.gz", "b_noise.nii.gz", "c_broken.nii.gz"]
     assert [item["input"] for item in order(images, capsys)[1]] == [i["input"] for i in found]
+
+
+@pytest.mark.parametrize("by", ["random", "disagreement"])
+def test_what_was_segmented_before_is_not_to_be_corrected_itself(images, capsys, by):
+    chest = read_volume(images / "a_plain.nii.gz")
+    (images / "c_broken.nii.gz").unlink()
+    write_labels(images / "a_plain_lungs.nii.gz", np.ones(chest.shape, np.uint8), chest)
+    write_volume(images / "a_plain_lungs_uncertainty.nii.gz", chest)
+    status, found = order(images, capsys, "--by", by)
+    assert status == 0
+    names = {item["input"].rsplit("/", 1)[1] for item in found}
+    assert names == {"a_plain.nii.gz", "b_noise.nii.gz"}
 
 
 def test_disputed_volumes_come_first_and_a_broken_one_stops_nothing(images, capsys, caplog):

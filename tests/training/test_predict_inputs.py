@@ -12,8 +12,16 @@ from tests.core.io.conftest import ct_slice
 from tests.model.folders import blob
 
 from ka2er_training.cli import main
-from ka2er_training.inputs import case_names, list_inputs, overwritten
-from napari_ka2er.core.io import read_labels, read_volume, write_volume
+from ka2er_training.inputs import (
+    beside,
+    case_names,
+    list_inputs,
+    overwritten,
+    target_of,
+    without_results,
+)
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io import read_labels, read_volume, write_labels, write_volume
 from napari_ka2er.model.predictor import Predictor
 
 
@@ -244,6 +252,52 @@ def test_results_beside_the_images_are_not_segmented_by_the_next_run(run, tmp_pa
     assert "only label maps" in line
     named = run("predict", folder / "blob_one.nii.gz", "-o", tmp_path / "o", "--task", "one")
     assert named[0] == 0
+
+
+def planned(folder, task, inputs=None):
+    """The volumes that a run into the inputs' own folder segments, and where it writes."""
+    inputs = inputs or [folder]
+    names = case_names(list_inputs(inputs, folder))
+    targets = [target_of(folder, path, name, task) for path, name in names.items()]
+    kept = without_results(names, inputs, targets)
+    return [(path, target_of(folder, path, name, task)) for path, name in kept.items()]
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".zarr", ".ome.zarr", ".nrrd"])
+def test_a_second_run_into_the_inputs_folder_is_as_the_first(tmp_path, suffix):
+    volume = blob()
+    scans = [tmp_path / name / f"ct_1{suffix}" for name in ("p1", "p2")]
+    scans.append(tmp_path / f"ct_1_late{suffix}")  # named like a result of the others
+    for scan in scans:
+        scan.parent.mkdir(exist_ok=True)
+        write_volume(scan, volume)
+    first = planned(tmp_path, "some_task")
+    assert {path for path, _ in first} == set(scans)
+    for _, target in first:
+        write_labels(target, np.ones(volume.shape, np.uint8), volume)
+        for what in ("uncertainty", "experts"):
+            write_volume(beside(target, what), volume)
+    assert planned(tmp_path, "some_task") == first
+    assert [path for path, _ in planned(tmp_path, "other")] == [path for path, _ in first]
+
+
+def test_a_result_that_is_named_by_itself_is_a_volume(tmp_path):
+    volume = blob()
+    write_volume(tmp_path / "a.nii.gz", volume)
+    write_labels(tmp_path / "a_one.nii.gz", np.ones(volume.shape, np.uint8), volume)
+    with pytest.raises(UserError, match="over them"):
+        planned(tmp_path, "one", [tmp_path, tmp_path / "a_one.nii.gz"])
+    both = planned(tmp_path, "two", [tmp_path, tmp_path / "a_one.nii.gz"])
+    assert [path.name for path, _ in both] == ["a.nii.gz", "a_one.nii.gz"]
+
+
+def test_nothing_is_written_into_an_earlier_result(tmp_path):
+    volume = blob()
+    write_volume(tmp_path / "a.zarr", volume)
+    write_labels(tmp_path / "a_one.zarr", np.ones(volume.shape, np.uint8), volume)
+    names = case_names(list_inputs([tmp_path]))
+    with pytest.raises(UserError, match=r"a_one\.zarr lies"):
+        without_results(names, [tmp_path], [tmp_path / "a_one.zarr" / "a_one.zarr"])
 
 
 def test_folders_of_patients_are_opened_and_told_apart(write_series, tmp_path):

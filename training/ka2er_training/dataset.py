@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,8 @@ def add_task(
     Raises
     ------
     UserError
-        If the name is taken, too long or unusable, or a case cannot be used.
+        If the name is taken, too long or unusable, a case cannot be used, or another process is
+        adding a task.
     CancelledError
         If `cancelled` said so.
     """
@@ -81,17 +83,19 @@ def add_task(
     checked = check_cases(source, options.read, progress, cancelled)
     labels = source.labels or found_labels(checked)
     require_every_label(labels, checked)
-    record = TaskRecord(
-        task=Task(name, labels, source.modality),
-        spacing_mm=options.spacing_mm or _median_spacing(checked),
-        dataset=f"Dataset{_next_id(workspace):03d}_{name}",
-        kind=source.kind,
-        licence=options.licence or source.licence,
-        source=options.source or source.reference,
-        patient=options.read.patient,
-    )
-    splits = split_cases(workspace, checked)
-    _install(workspace, record, source, options, list(zip(checked, splits, strict=True)))
+    task = Task(name, labels, source.modality)
+    with workspace.lock("task-add"):
+        record = TaskRecord(
+            task=task,
+            spacing_mm=options.spacing_mm or _median_spacing(checked),
+            dataset=f"Dataset{_next_number(workspace):03d}_{name}",
+            kind=source.kind,
+            licence=options.licence or source.licence,
+            source=options.source or source.reference,
+            patient=options.read.patient,
+        )
+        splits = split_cases(workspace, checked)
+        _install(workspace, record, source, options, list(zip(checked, splits, strict=True)))
     return record
 
 
@@ -113,12 +117,13 @@ def _median_spacing(checked: Sequence[CheckedCase]) -> tuple[float, float, float
     return z, y, x
 
 
-def _next_id(workspace: Workspace) -> int:
-    """Return the first dataset number that neither a task nor anything of nnU-Net's has."""
-    used = [record.dataset for record in workspace.tasks.values()]
-    for name in ("preprocessed", "experts"):
-        used += [path.name for path in (workspace.folder / name).glob("Dataset[0-9][0-9][0-9]_*")]
-    return 1 + max((int(name[7:10]) for name in used), default=0)
+def _next_number(workspace: Workspace) -> int:
+    """Return the first dataset number that no task, no data set and nothing of nnU-Net's has."""
+    names = [record.dataset for record in workspace.tasks.values()]
+    for place in ("datasets", "preprocessed", "experts"):
+        names += [path.name for path in (workspace.folder / place).glob("Dataset[0-9][0-9][0-9]*")]
+    used = {int(name[7:10]) for name in names}
+    return next(number for number in count(1) if number not in used)
 
 
 def _install(
@@ -128,14 +133,17 @@ def _install(
     options: TaskOptions,
     cases: list[tuple[CheckedCase, str]],
 ) -> None:
-    """Write the dataset under a temporary name, rename it, then register it."""
+    """Write the dataset under a temporary name, rename it, then register it.
+
+    What a killed attempt left under such a name is removed; any other may be the user's.
+    """
     target = workspace.folder / "datasets" / record.dataset
     kept = [(one, split) for one, split in cases if split]
-    for left in target.parent.glob(f"{record.dataset[:10]}_*"):  # of an attempt that was killed
+    for left in target.parent.glob(".????????-Dataset[0-9][0-9][0-9]_*"):
         remove(left)
+    with replacing(target) as partial:
+        _write_dataset(partial, record, source, options, kept)
     try:
-        with replacing(target) as partial:
-            _write_dataset(partial, record, source, options, kept)
         _register(workspace, record, kept)
     except UserError:
         remove(target)
@@ -153,9 +161,8 @@ def _write_dataset(
     endings = {
         _ending(path) for one, _ in cases for path in (one.case.image, one.case.label) if path
     }
-    is_copied = (
-        len(endings) == 1 and endings <= set(COPIED_ENDINGS) and options.read.channel is None
-    )
+    is_plain = options.read.channel is None and not _is_any_sheared(cases)
+    is_copied = is_plain and len(endings) == 1 and endings <= set(COPIED_ENDINGS)
     ending = endings.pop() if is_copied else COPIED_ENDINGS[0]
     for split in {"training", *(split for _, split in cases)}:
         for name in filter(None, SPLITS[split]):
@@ -189,6 +196,7 @@ def _write_case(
             shutil.copyfile(case.label, label)
         return
     volume = read_channel(case.image, options.read.channel)
+    volume = replace(volume, header={})  # all in mm: nnU-Net's NibabelIO does not look at the unit
     write_volume(image, volume)
     if label and case.label:
         write_labels(label, read_labels(case.label)[0], volume)
@@ -201,7 +209,7 @@ def _description(
     labels = {"background": 0, **{label.name: label.value for label in record.task.labels}}
     if source.ignore is not None:
         labels["ignore"] = source.ignore
-    return {
+    description = {
         "name": record.task.name,
         "channel_names": {"0": record.task.modality},
         "labels": labels,
@@ -210,6 +218,13 @@ def _description(
         "licence": record.licence,
         "reference": record.source,
     }
+    if _is_any_sheared(cases):  # ITK refuses such NIfTI, and nnU-Net tries one file only
+        description["overwrite_image_reader_writer"] = "NibabelIO"
+    return description
+
+
+def _is_any_sheared(cases: Sequence[tuple[CheckedCase, str]]) -> bool:
+    return any(one.is_sheared for one, _ in cases)
 
 
 def _register(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -21,14 +22,18 @@ from napari_ka2er.core.io import (
 from napari_ka2er.core.io.atomic import require_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
     from concurrent.futures import Future
 
     from napari_ka2er.core.volume import Volume
 
+logger = logging.getLogger(__name__)
+
 _DEFAULT_SUFFIX = ".nii.gz"
 # Patient, study and series, and one to spare: a folder given by mistake is not searched for hours.
 _DEPTH = 4
+# What is written beside a label map if it is wanted, see `beside`.
+_EXTRAS = ("uncertainty", "experts")
 # A name that ends like this means a file, which would otherwise become a folder of that name.
 _OTHER_IMAGES = (*SUFFIXES, ".mgz", ".mgh", ".mnc", ".img", ".hdr", ".dicom")
 
@@ -104,18 +109,49 @@ def refuse_overwriting(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
 def without_results(
     names: Mapping[Path, str], inputs: Sequence[Path], targets: Sequence[Path]
 ) -> dict[Path, str]:
-    """Return `names` without label maps found in a folder that are written anew.
+    """Return `names` without results of earlier runs, which may be written anew.
 
     Raises
     ------
     UserError
         If another of them would be overwritten.
     """
-    replaced = {path for _, path in overwritten(targets, names) if path not in inputs}
-    earlier = {path for path in replaced if path.is_file() and is_label_map(read_volume(path))}
-    kept = {path: name for path, name in names.items() if path not in earlier}
-    refuse_overwriting(targets, kept)
-    return kept
+    earlier = earlier_results(list(names), inputs)
+    written = {_identity(target) for target in targets}  # and not in one, which may be a folder
+    anew = {path for path in earlier if _identity(path) in written}
+    refuse_overwriting(targets, [path for path in names if path not in anew])
+    return {path: name for path, name in names.items() if path not in earlier}
+
+
+def earlier_results(paths: Sequence[Path], inputs: Sequence[Path]) -> set[Path]:
+    """Return which of the volumes found in folders are results of earlier runs.
+
+    These are label maps named after another volume, and the maps beside them.  Only volumes with
+    such names are read; those among `inputs`, which somebody named, are none.
+    """
+    found = {path for path in paths if path not in inputs}
+    stems = {stem_of(path) for path in paths}
+    maps = {path for path in found if _is_named_after(path, stems) and _is_label_map(path)}
+    extras = found & {beside(path, what) for path in maps for what in _EXTRAS}
+    for path in sorted(maps | extras):
+        what = "a label map" if path in maps else "a map beside one"
+        logger.info("%s: left out, as it is %s", path, what)
+    return maps | extras
+
+
+def _is_named_after(path: Path, stems: Set[str]) -> bool:
+    """Return whether a name is another's with more behind it, and perhaps folders before it."""
+    parts = stem_of(path).split("_")
+    starts = ((start, end) for end in range(1, len(parts)) for start in range(end))
+    return any("_".join(parts[start:end]) in stems for start, end in starts)
+
+
+def _is_label_map(path: Path) -> bool:
+    """Return whether a volume can be read and is a label map."""
+    try:
+        return is_label_map(read_volume(path))
+    except UserError:  # told when it is read to be used
+        return False
 
 
 def _identity(path: Path) -> tuple[int, int] | Path:

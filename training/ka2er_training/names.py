@@ -24,7 +24,7 @@ def labels_of(named: Mapping[str, Any]) -> tuple[tuple[Label, ...], int | None]:
                 f"the region {name} = {value}",
                 "add it as its own task",
             )
-        values[name] = int(value)
+        values[name] = _whole(name, value)
     ignore = values.pop("ignore", None)
     foreground = sorted((value, name) for name, value in values.items() if value != 0)
     if [value for value, _ in foreground] != list(range(1, len(foreground) + 1)) or not foreground:
@@ -34,6 +34,15 @@ def labels_of(named: Mapping[str, Any]) -> tuple[tuple[Label, ...], int | None]:
             f"ignore = {len(foreground) + 1}, the value after the last label", f"{ignore}"
         )
     return tuple(Label(value, name) for value, name in foreground), ignore
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return a label's value as a number; some data sets have it as text."""
+    try:
+        return int(str(value))
+    except ValueError as error:
+        wanted = 'a whole number for every label name, as in {"liver": 1}'
+        raise UserError(wanted, f"{name!r}: {value!r}", "nnU-Net v2 has the names first") from error
 
 
 def parse_names(names: Sequence[str]) -> tuple[Label, ...]:

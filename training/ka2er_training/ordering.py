@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ka2er_training.inputs import list_inputs, read_ahead
+from ka2er_training.inputs import earlier_results, list_inputs, read_ahead
 from ka2er_training.segmenters import ExpertSegmenter, StudentSegmenter
 from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.io import is_label_map
 from napari_ka2er.core.metrics import dice
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def order_files(
 ) -> list[dict[str, Any]]:
     """Return volumes in the order in which to correct them.
 
+    Results that ``ka2er predict`` left beside volumes of a folder are no volumes to correct; where
+    volumes are read, for ``"disagreement"``, no label map in a folder is one.
+
     Parameters
     ----------
     loaded : LoadedStudent
@@ -72,10 +76,14 @@ def order_files(
         If `cancelled` says so.
     """
     loaded.config.entry(task)  # also a random order is of a task that there is
-    paths = list_inputs(inputs)
+    found = list_inputs(inputs)
+    earlier = earlier_results(found, inputs)
+    paths = [path for path in found if path not in earlier]
     if by == "random":
         return [{"input": str(path)} for path in sorted(paths, key=_lot)]
-    scores = _scores(loaded, task, paths, mode, progress=progress, cancelled=cancelled)
+    scores = _scores(
+        loaded, task, paths, mode, named=inputs, progress=progress, cancelled=cancelled
+    )
     if not scores:
         raise UserError("volumes that can be segmented", "none, see above")
     chosen = most_disputed(scores, len(scores))
@@ -88,6 +96,7 @@ def _scores(
     paths: Sequence[Path],
     mode: Mode,
     *,
+    named: Sequence[Path],
     progress: Progress | None,
     cancelled: Callable[[], bool] | None,
 ) -> dict[str, float]:
@@ -102,6 +111,9 @@ def _scores(
             progress(i / len(paths), path.name)
         try:
             volume = reading.result()
+            if path not in named and is_label_map(volume):
+                logger.info("%s: left out, as it is a label map", path)
+                continue
             masks = [segmenter.segment(volume, drawn) for segmenter in (student, expert)]
         except UserError as error:
             logger.warning("%s: %s", path.name, error)

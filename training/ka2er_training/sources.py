@@ -86,7 +86,7 @@ def read_source(folder: Path, channel: int | None = None) -> Source:
     description = read_json(folder / "dataset.json")
     try:
         return _source(folder, description, channel)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         got = f"{type(error).__name__} {error}"
         raise UserError(f"a complete {folder / 'dataset.json'}", got) from error
 
