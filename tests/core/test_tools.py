@@ -82,6 +82,15 @@ def test_a_tool_comes_back_from_the_log_as_it_was(name):
         {"tool": "remove-small", "label": 1, "ml": -1.0},
         {"tool": "fill-holes", "label": 1, "axis": 3},
         {"tool": "split", "label": 1, "into": 0},
+        {"tool": "split", "label": 1, "into": 1},
+        {"tool": "split", "label": 1},
+        {"tool": "split", "label": 1, "into": 2, "keep": (1, 2, 3)},
+        {"tool": "split", "label": 1, "into": 2, "split": (1, 2, 3)},
+        {"tool": "merge", "label": 1, "other": 1},
+        {"tool": "merge", "label": 1},
+        {"tool": "grow", "label": 1, "intensity": (50, 10)},
+        {"tool": "grow", "label": 1, "intensity": (float("nan"), 10)},
+        {"tool": "grow", "label": 1, "intensity": (10, float("nan"))},
     ],
 )
 def test_what_is_no_tool_is_refused_in_one_line(data):
@@ -217,9 +226,8 @@ def test_a_merged_label_takes_all_of_the_other_one():
     labels = block(block(new_map(), (1, 3), (1, 3), (1, 3)), (5, 8), (10, 13), (10, 13), 2)
     merged = applied(tools.Merge(1, other=2), labels)
     np.testing.assert_array_equal(merged, (labels > 0).astype(np.uint8))
-    for call in (tools.Merge(1, other=1), tools.Merge(1, other=4)):
-        with pytest.raises(UserError):
-            applied(call, labels)
+    with pytest.raises(UserError):
+        applied(tools.Merge(1, other=4), labels)
 
 
 @pytest.mark.parametrize("call", EXAMPLES.values(), ids=list(EXAMPLES))

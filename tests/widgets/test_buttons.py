@@ -64,6 +64,7 @@ DOES = {
     "review_volume": f"{SESSION}.review_volume",
     "add_session": f"{CORE}.correction:correction_of",
     "export": f"{CORE}.correction:export_package",
+    "cancel_export": f"{WIDGETS}.file_work:FileWork.cancel_export",
     "save_labels": "ka2er replay --out",
     "write_volumes": f"{CORE}.metrics:volumes_ml",
     "choose_workspace": "ka2er init",

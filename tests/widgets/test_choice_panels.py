@@ -34,6 +34,15 @@ def test_spacing_orientation_and_tilt_are_told_as_read():
     assert describe(source_of(tilted)).endswith("tilted by 12°")
 
 
+def test_the_numbers_of_a_size_stay_in_one_line(controller, viewer, qtbot):
+    panel = VolumePanel(controller, viewer)
+    qtbot.addWidget(panel)
+    words = panel.description.text().split(" ")  # where a line may end
+    assert (
+        "12\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}40\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}30" in words
+    )
+
+
 def test_layers_come_go_and_are_renamed(controller, viewer, qtbot):
     panel = VolumePanel(controller, viewer)
     qtbot.addWidget(panel)

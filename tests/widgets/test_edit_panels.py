@@ -572,10 +572,8 @@ def test_the_file_of_a_sample_is_known(viewer):
 
 def test_how_far_an_export_is_does_not_look_like_preparing(sections, session, controller, qtbot):
     prepared = sections.panel("Segment").prepared
-    controller._n_saving = 1
-    controller.progressed.emit(0.4, "writing")
+    controller.export_progressed.emit(0.4, "image")
     assert prepared.text() == ""
-    controller._n_saving = 0
     controller.progressed.emit(0.4, "encoded")
     assert prepared.text() == "40 % prepared"
 

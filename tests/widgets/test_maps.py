@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 from tests.widgets.conftest import settle
 
+from napari_ka2er.core.task import COLORS
 from napari_ka2er.widgets.looking import slice_index
-from napari_ka2er.widgets.maps import next_slice
+from napari_ka2er.widgets.maps import UNSURE, next_slice
 
 
 def test_uncertain_slices_are_gone_through_once_and_not_twice_in_the_same_place():
@@ -75,3 +76,11 @@ def test_the_volume_is_encoded_in_the_background_and_a_click_comes_first(started
     assert not failures
     started.set_filling(False)
     assert not started.is_filling
+
+
+def test_uncertainty_has_no_label_s_colour():
+    """Seen on the labels, it must be told from each of them."""
+    labels = [[part / 255 for part in bytes.fromhex(color[1:])] for color in COLORS]
+    for unsure in UNSURE:
+        nearest = min(np.abs(np.subtract(unsure[:3], color)).max() for color in labels)
+        assert nearest > 0.2, unsure

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from napari.layers import Image
 from tests.widgets.conftest import settle
-from tests.widgets.panelling import TASK, idle, write
+from tests.widgets.panelling import TASK, idle, sections_of, write
 from tests.widgets.panelling import begin as begin_without_student
 
 from napari_ka2er.core.io import read_labels
 from napari_ka2er.core.log import SessionLog
 from napari_ka2er.core.package import check_package
 from napari_ka2er.core.review import Status
-from napari_ka2er.core.sessions import create_session
+from napari_ka2er.core.sessions import create_session, restore_session
 from napari_ka2er.widgets import files, restore
 from napari_ka2er.widgets.jobs import Choice
 from napari_ka2er.widgets.layers import Source, source_of
@@ -182,23 +183,137 @@ def test_a_volume_is_not_read_unless_a_session_lies_where_it_lies(small, tmp_pat
     session.set_status(1, Status.DONE)
     session.close()
     moved = small.affine + np.diag([0, 0, 0.5, 0])
-    assert restore.of_source(tmp_path, source_like(small, affine=moved)) == []
-    assert restore.of_source(tmp_path, source_like(small, data=small.channels[0][1:])) == []
+    assert restore.of_source(tmp_path, source_like(small, affine=moved)).sessions == []
+    assert (
+        restore.of_source(tmp_path, source_like(small, data=small.channels[0][1:])).sessions == []
+    )
     assert read == []
-    [found] = restore.of_source(tmp_path, source_like(small))
+    [found] = restore.of_source(tmp_path, source_like(small)).sessions
     assert found.folder == tmp_path / "one"
     assert len(read) == 1
     monkeypatch.setattr(restore, "MOST_VOXELS", 10)
-    [found] = restore.of_source(tmp_path, source_like(small))
+    [found] = restore.of_source(tmp_path, source_like(small)).sessions
     assert found.folder == tmp_path / "one", "it is offered; whether it is that volume shows later"
     assert len(read) == 1
 
 
-def test_what_nobody_asked_for_is_not_read_while_closing(controller, viewer, tmp_path, small):
-    create_session(tmp_path / "sessions" / "one", small, TASK).close()
-    wait, read = threading.Event(), []
-    controller._files.do(lambda: wait.wait(20))
-    controller._scan(lambda: read.append(1), lambda found: None)
-    threading.Timer(0.2, wait.set).start()
+def test_what_nobody_asked_for_is_left_behind_when_the_window_closes(controller, qtbot):
+    """A volume on a slow network disk is read for minutes: the window does not wait for it."""
+    wait, running, read, told = threading.Event(), threading.Event(), [], []
+    controller._scan(lambda: running.set() or wait.wait(20), told.append)
+    controller._scan(lambda: read.append(1), told.append)
+    assert running.wait(10)
+    start = time.perf_counter()
     controller.close()
-    assert read == []
+    assert time.perf_counter() - start < 1
+    wait.set()
+    qtbot.wait(100)
+    assert read == [], "what waited is dropped"
+    assert told == []
+
+
+def test_a_volume_that_was_read_when_the_window_closes_is_not_digested(
+    controller, viewer, small, tmp_path, qtbot, monkeypatch
+):
+    create_session(tmp_path / "sessions" / "one", small, TASK).close()
+    wait, reading, digested = threading.Event(), threading.Event(), []
+
+    def read(self):
+        reading.set()
+        wait.wait(20)
+        return small
+
+    monkeypatch.setattr(Source, "read", read)
+    monkeypatch.setattr(type(small), "digest", lambda self: digested.append(1) or "")
+    controller.earlier(viewer.layers["scan"])
+    assert reading.wait(10)
+    controller.close()
+    wait.set()
+    controller._scans._pool.shutdown(wait=True)
+    assert digested == []
+
+
+def test_a_session_that_cannot_be_read_is_told_and_the_others_are_offered(
+    controller, viewer, small, tmp_path, qtbot
+):
+    for name in ("good", "newer", "torn"):
+        session = create_session(tmp_path / "sessions" / name, small, TASK)
+        session.set_status(1, Status.DONE)
+        session.close()
+    header = tmp_path / "sessions" / "newer" / "session.json"
+    header.write_text(json.dumps({**json.loads(header.read_text("utf-8")), "version": 99}))
+    (tmp_path / "sessions" / "torn" / "session.json").write_text("{")
+    panel = sections_of(controller, viewer, qtbot).panel("Task and labels")
+    idle(controller, qtbot)
+    assert panel.earlier.count() == 1
+    assert panel.can_continue
+    told = panel.about_earlier
+    assert told.isVisibleTo(panel)
+    assert "Session newer cannot be read, so it is not offered" in told.text()
+    assert "update napari-ka2er (1 more" in told.text()
+    assert str(tmp_path) not in told.text(), "the long path is in the tool tip"
+    assert str(tmp_path / "sessions" / "torn") in told.toolTip()
+
+
+def test_a_log_that_cannot_be_read_now_is_told(small, tmp_path):
+    session = create_session(tmp_path / "one", small, TASK)
+    session.set_status(1, Status.DONE)
+    session.close()
+    (tmp_path / "one" / "actions.jsonl").unlink()
+    (tmp_path / "one" / "actions.jsonl").mkdir()  # refused to whoever runs the tests
+    earlier = restore.of_source(tmp_path, source_like(small))
+    assert earlier.sessions == []
+    [line] = earlier.lines()
+    assert line.startswith("Session one cannot be read, so it is not offered: ")
+    assert "try again" in line
+
+
+def test_a_later_window_knows_what_was_exported(
+    controller, viewer, new_controller, qtbot, tmp_path, failures
+):
+    scan, one = viewer.layers["scan"], tmp_path / "sessions" / "one"
+    begin_without_student(controller, scan, one)
+    write(controller, qtbot, (slice(1, 3),) * 3, 1)
+    controller.review(True)
+    controller.export(tmp_path / "Dataset001_organs")
+    idle(controller, qtbot)
+    assert controller.is_exported
+    controller.close()
+
+    again = new_controller(viewer)
+    sections = sections_of(again, viewer, qtbot)
+    idle(again, qtbot)
+    assert "Exported before: Dataset001_organs, " in (
+        sections.panel("Task and labels").about_earlier.text()
+    )
+    train, export = sections.panel("Train"), sections.panel("Export")
+    assert train.packages.folders == [tmp_path / "Dataset001_organs"]
+    assert train.packages.ticked == [], "whether it is for this workspace is the user's to say"
+    export.add_more(one)
+    assert export.others.count() == 1
+    assert export.more_sessions == (), "it is in a package already"
+    assert "exported" in export.others.item(0).text()
+
+    session = restore_session(one, source_of(scan).read())
+    session.set_student("v0008", "full")
+    again.failed.connect(failures.append)
+    begin_without_student(again, scan, one, session=session)
+    idle(again, qtbot)
+    assert again.is_exported, "the choice of a student is no work"
+    again.mark_slice_reviewed(False)
+    idle(again, qtbot)
+    assert not again.is_exported, "there is something new"
+    assert not failures
+
+
+def test_finished_work_is_not_offered_again_in_the_same_window(controller, viewer, qtbot, tmp_path):
+    scan = viewer.layers["scan"]
+    begin_without_student(controller, scan, tmp_path / "sessions" / "one")
+    write(controller, qtbot, (slice(1, 3),) * 3, 1)
+    assert offered(controller, scan, qtbot) == []
+    wait = threading.Event()
+    controller._files.do(lambda: wait.wait(20))  # such as a large mask that is being saved
+    controller.finish()
+    assert controller.restorable(scan) == []
+    threading.Timer(0.2, wait.set).start()
+    assert offered(controller, scan, qtbot) == []

@@ -161,3 +161,21 @@ def test_a_closed_worker_has_done_what_waited_then_the_last_and_tells_nothing(qa
     qtbot.wait(30)
     assert done == [0, 1, 2, "last"]
     assert told == []
+
+
+def test_an_abandoned_worker_is_not_waited_for_and_tells_nothing(qapp, qtbot):
+    worker, done, told = Worker("test"), [], []
+    running, gate = threading.Event(), threading.Event()
+    worker.do(lambda: running.set() or gate.wait(20), told.append)
+    worker.do(lambda: done.append("waited"), told.append)
+    assert running.wait(5)
+    start = time.perf_counter()
+    worker.abandon()
+    assert time.perf_counter() - start < 0.5
+    worker.deleteLater()  # as when its window goes
+    qtbot.wait(20)
+    del worker
+    gate.set()
+    qtbot.wait(100)
+    assert done == []
+    assert told == []

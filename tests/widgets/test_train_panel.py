@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
 from tests.training.packages import correction, package
 from tests.training.rounds import make_workspace
 from tests.widgets.panelling import begin, idle, sections_of
 
 from ka2er_training.registry import current, student_folder
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.session_exports import Export
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.model.catalogue import sample_folder
 from napari_ka2er.widgets.jobs import Uncertainty
@@ -292,3 +294,50 @@ def test_the_next_session_begins_with_the_new_student_too(
     assert choice.mode == "distilled" == controller._started.choice.mode, "it has no experts"
     assert controller._maps.uncertainty is None, "that was the old student's"
     assert not [layer for layer in viewer.layers if "uncertainty" in layer.name]
+
+
+def test_what_earlier_windows_exported_is_offered_until_a_round_has_taken_it(
+    bare, panel, qtbot, tmp_path
+):
+    first, second = tmp_path / "Dataset001_a", tmp_path / "Dataset002_b"
+    exports = [Export(second, "b" * 64, 3, 200.0), Export(first, "a" * 64, 2, 100.0)]
+    panel._offer(exports)
+    assert panel.packages.folders == [second, first]
+    assert panel.packages.ticked == []
+    panel.packages.item(0).setCheckState(Qt.CheckState.Checked)
+    assert panel.told.text().startswith("Choose the workspace")
+    panel.packages.item(0).setCheckState(Qt.CheckState.Unchecked)
+    panel.set_workspace(bare)
+    assert "tick a package first" in panel.start.toolTip()
+    assert "Tick what was exported before" in panel.told.text()
+    panel.packages.item(1).setCheckState(Qt.CheckState.Checked)
+    assert panel.packages.ticked == [first]
+    assert panel.start.isEnabled()
+    (bare / "packages" / ("b" * 16)).mkdir(parents=True)
+    panel.set_workspace(bare)
+    assert panel.packages.folders == [first], "the other has been in a round"
+    panel.take_package(first)
+    panel.take_package(second)
+    assert panel.packages.ticked == [first, second], "who adds it again means it"
+
+
+def test_after_a_round_what_it_took_is_gone_and_the_rest_stays(bare, panel, tmp_path):
+    panel._offer([Export(tmp_path / "Dataset001_a", "a" * 64, 2, 100.0)])
+    panel.take_package(tmp_path / "Dataset002_b")
+    panel.set_workspace(bare)
+    panel._status = RoundStatus(result={"status": "refused", "round": 1})
+    panel._ended()
+    assert panel.packages.folders == [tmp_path / "Dataset001_a"]
+
+
+def test_no_line_of_a_rounds_log_is_cut(bare, panel, qtbot):
+    (bare / "runs" / "window" / "log.txt").write_text("\n".join(f"epoch {n}" for n in range(40)))
+    panel.set_workspace(bare)
+    panel.show()
+    qtbot.wait(20)
+    log = panel.log
+    top = log.cursorForPosition(log.viewport().rect().topLeft())
+    assert log.cursorRect(top).top() >= 0
+    last = log.textCursor()
+    last.movePosition(last.MoveOperation.End)
+    assert log.cursorRect(last).bottom() <= log.viewport().rect().bottom()

@@ -1,7 +1,6 @@
 """Corrections as packages that training can use: nnU-Net raw datasets with their provenance.
 
-A package is a folder that plain nnU-Net trains on.  Voxels nobody reviewed carry nnU-Net's ignore
-label, which takes no part in the loss.
+Plain nnU-Net trains on them.  Voxels nobody reviewed carry its ignore label, out of the loss.
 """
 
 from __future__ import annotations
@@ -9,11 +8,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ka2er.core.anonymous import without_names
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.hashing import content_digest, file_digest
 from napari_ka2er.core.io import write_labels, write_volume
@@ -30,9 +30,13 @@ if TYPE_CHECKING:
     from napari_ka2er.core.session import Session
     from napari_ka2er.core.task import Task
 
+    Progress = Callable[[float, str], None]
+
 FORMAT, VERSION = "ka2er-package", 1
 MANIFEST, CORRECTIONS, DATASET = "manifest.json", "corrections.jsonl", "dataset.json"
 SUFFIX = ".nii.gz"
+# Where of an export its cases end, and of a case its digest and its image.
+_CASES, _DIGEST, _IMAGE = 0.95, 0.1, 0.85
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +91,7 @@ def export_package(
     path: Path,
     corrections: Sequence[Correction],
     *,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write corrected cases of one task as a package; it appears complete or not at all.
 
@@ -98,7 +102,8 @@ def export_package(
     corrections : sequence of Correction
         At least one, of the same labels and number of channels, of different images.
     progress : callable, optional
-        Called with the share that is done and what is being done.
+        Told before each file the share that is done and what comes.  What it raises ends the
+        export, and nothing of it is left.
 
     Returns
     -------
@@ -140,34 +145,41 @@ def _check_together(corrections: Sequence[Correction]) -> None:
             raise UserError("a reviewed part in every case", f"none in {c.volume.name}", remedy)
 
 
-def _write_package(
-    folder: Path, corrections: Sequence[Correction], progress: Callable[[float, str], None]
-) -> None:
+def _write_package(folder: Path, corrections: Sequence[Correction], progress: Progress) -> None:
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
     lines = []
     for number, correction in enumerate(corrections):
-        progress(number / len(corrections), f"case {number + 1} of {len(corrections)}")
-        lines.append(_write_case(folder, correction))
+        lines.append(_write_case(folder, correction, _part(progress, number, len(corrections))))
     names = [line["case"] for line in lines]
     if len(set(names)) < len(names):
         raise UserError("each image once in a package", f"{sorted(names)}")
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / CORRECTIONS).write_text(text, "utf-8")
     _write_json(folder / DATASET, _dataset(corrections))
+    progress(_CASES, "checksums")
     _write_json(folder / MANIFEST, _manifest(folder, corrections[0].task))
     progress(1.0, "done")
 
 
-def _write_case(folder: Path, correction: Correction) -> dict[str, Any]:
+def _part(progress: Progress, number: int, n_cases: int) -> Progress:
+    """Return how a case tells its own share, in [0, 1], of the whole."""
+    which = f"case {number + 1} of {n_cases}, " if n_cases > 1 else ""
+    return lambda share, what: progress(_CASES * (number + share) / n_cases, which + what)
+
+
+def _write_case(folder: Path, correction: Correction, progress: Progress) -> dict[str, Any]:
     """Write image and labels of a case; return its line of the provenance."""
-    volume = _without_names(correction.volume)
+    progress(0.0, "digest")
+    volume = without_names(correction.volume)
     content = content_digest(volume)
     stem = re.sub(r"[^0-9A-Za-z-]+", "_", correction.record.get("name") or "case").strip("_")
     case = f"{stem or 'case'}_{content[:12]}"
     for number, channel in enumerate(volume.channels):
+        progress(_DIGEST + (_IMAGE - _DIGEST) * number / volume.n_channels, "image")
         image = Volume(channel, volume.affine, header=volume.header)
         write_volume(folder / "imagesTr" / f"{case}_{number:04d}{SUFFIX}", image)
+    progress(_IMAGE, "labels")
     labels = _packaged_labels(correction)
     write_labels(folder / "labelsTr" / f"{case}{SUFFIX}", labels, volume)
     reviewed = correction.reviewed.mask(volume.shape)
@@ -190,18 +202,6 @@ def _packaged_labels(correction: Correction) -> Labels:
         labels[correction.labels == value] = packaged
     labels[~correction.reviewed.mask(labels.shape)] = ignore
     return labels
-
-
-def _without_names(volume: Volume) -> Volume:
-    """Return a volume whose header tells the geometry and nothing about a person."""
-    header = {key: value for key, value in volume.header.items() if key != "labels"}
-    if "nifti" in header:
-        header["nifti"] = header["nifti"].copy()
-        header["nifti"].extensions.clear()  # they tell of the acquisition, often of the patient
-        for name in ("descrip", "aux_file", "intent_name", "db_name", "data_type"):
-            if name in header["nifti"]:
-                header["nifti"][name] = b""
-    return replace(volume, header=header, name="case")
 
 
 def _dataset(corrections: Sequence[Correction]) -> dict[str, Any]:

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from napari_ka2er.core.actions import StudentChange
 from napari_ka2er.core.edits import warm_up
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.log import HEADER, SessionLog, read_header
 from napari_ka2er.core.records import read_records
 from napari_ka2er.core.session import Session
+from napari_ka2er.core.session_exports import Export, is_exported, read_exports
 from napari_ka2er.core.task import Task
 from napari_ka2er.core.volume import Geometry, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Unreadable = Callable[[Path, UserError], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class SessionSummary:
         When the last of them happened, in seconds since 1970; 0 if there is none.
     is_open : bool
         Whether some process has it open now.
+    n_worked : int
+        Number of actions, choices of a student left out.
+    exports : tuple of Export
+        The packages that it went into, oldest first.
     """
 
     folder: Path
@@ -49,6 +57,13 @@ class SessionSummary:
     n_actions: int
     time_s: float
     is_open: bool
+    n_worked: int = 0
+    exports: tuple[Export, ...] = ()
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether a package has all that was done in it."""
+        return is_exported(self.exports, self.n_worked)
 
 
 def create_session(
@@ -131,7 +146,12 @@ def source_of(folder: Path) -> Path | None:
     return Path(source) if source and Path(source).exists() else None
 
 
-def session_folders(parent: Path, geometry: Geometry | None = None, digest: str = "") -> list[Path]:
+def session_folders(
+    parent: Path,
+    geometry: Geometry | None = None,
+    digest: str = "",
+    unreadable: Unreadable | None = None,
+) -> list[Path]:
     """Return the folders of `parent` that hold a session, by their headers alone; logs stay unread.
 
     Parameters
@@ -142,12 +162,15 @@ def session_folders(parent: Path, geometry: Geometry | None = None, digest: str 
         Only sessions about a volume of this shape in this place.
     digest : str, optional
         Only sessions about the volume with this digest.
+    unreadable : callable, optional
+        Told each folder whose header cannot be read, and why; whose volume it was is unknown.
     """
     found = []
-    for header in parent.glob(f"*/{HEADER}") if parent.is_dir() else ():
+    for header in sorted(parent.glob(f"*/{HEADER}")) if parent.is_dir() else ():
         try:
             place, _, about = _read_about(header.parent)
-        except UserError:
+        except UserError as error:
+            _tell(unreadable, header.parent, error)
             continue
         is_here = geometry is None or place.is_close(geometry)
         if is_here and digest in ("", about["digest"]):
@@ -156,30 +179,36 @@ def session_folders(parent: Path, geometry: Geometry | None = None, digest: str 
 
 
 def find_sessions(
-    parent: Path, geometry: Geometry | None = None, digest: str = ""
+    parent: Path,
+    geometry: Geometry | None = None,
+    digest: str = "",
+    unreadable: Unreadable | None = None,
 ) -> list[SessionSummary]:
-    """Return the sessions in the folders of `parent`, newest first, damaged ones left out.
+    """Return the sessions in the folders of `parent`, newest first.
 
     Parameters
     ----------
     parent, geometry, digest
         See `session_folders`; the logs of other sessions are not read.
+    unreadable : callable, optional
+        Told each folder whose session cannot be read, and why; the others are returned.
     """
     found = []
-    for folder in session_folders(parent, geometry, digest):
+    for folder in session_folders(parent, geometry, digest, unreadable):
         try:
             found.append(summarise_session(folder))
-        except UserError:
-            continue
+        except UserError as error:
+            _tell(unreadable, folder, error)
     return sorted(found, key=lambda summary: -summary.time_s)
 
 
 def summarise_session(folder: Path) -> SessionSummary:
     """Return what to tell about one session; raises `UserError` if there is none."""
     _, task, about = _read_about(folder)
-    n_actions, time_s = 0, 0.0
+    n_actions, n_worked, time_s = 0, 0, 0.0
     for record in read_records(folder):
         n_actions, time_s = n_actions + 1, record.time_s
+        n_worked += not isinstance(record.action, StudentChange)
     return SessionSummary(
         folder=folder,
         volume_name=about["name"],
@@ -188,7 +217,14 @@ def summarise_session(folder: Path) -> SessionSummary:
         n_actions=n_actions,
         time_s=time_s,
         is_open=_is_open(folder),
+        n_worked=n_worked,
+        exports=read_exports(folder),
     )
+
+
+def _tell(unreadable: Unreadable | None, folder: Path, error: UserError) -> None:
+    if unreadable is not None:
+        unreadable(folder, error)
 
 
 def _is_open(folder: Path) -> bool:

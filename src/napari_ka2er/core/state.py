@@ -70,11 +70,13 @@ class SessionState:
         self.history = History()
         self.active_s = 0.0
         self.n_objects = self.n_prompts = 0  # ever made: numbers are not used twice
+        self.n_worked = 0  # actions, choices of a student left out
         self._time_s: float | None = None
 
     def apply(self, record: Record) -> Effects:
         """Make one action; return what it touched."""
         self._keep_time(record.time_s)
+        self.n_worked += not isinstance(record.action, StudentChange)
         effects = Effects()
         match record.action:
             case Undo():

@@ -44,6 +44,9 @@ def advise(controller: Any, labels: Any) -> Advice:
     if controller.view is None or not controller.view.is_complete:
         text = "A layer was removed; nothing is lost. Press Show layers again, under Prompt."
         return Advice(stage, text)
+    if controller.is_exporting:
+        text = "Writing the package. You may go on; what you do now is not in it."
+        return Advice(stage, text)
     if stage is Stage.EXPORT and controller.is_exported:
         text = "Exported. Open Train, or choose the next volume and press Start anew."
         return Advice(stage, text)

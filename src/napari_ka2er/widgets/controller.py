@@ -11,6 +11,7 @@ from platformdirs import user_data_path
 from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
+from napari_ka2er.core.session_exports import read_exports
 from napari_ka2er.core.student_card import read_student_card, student_in
 from napari_ka2er.widgets import files, jobs, restore
 from napari_ka2er.widgets.desk import SessionDesk
@@ -63,7 +64,7 @@ class AnnotateController(TaskRanking):
     def is_idle(self) -> bool:
         """Whether nothing waits or runs, but for encoding in the background."""
         timers = (self._ask_timer, self._changed_timer)
-        busy = self.work or self.is_saving or self._files.is_busy
+        busy = self.work or self.is_saving or self._files.is_busy or self._scans.is_busy
         desk = self._desk is not None and self._desk.is_busy
         showing = self.view is not None and self.view.is_showing
         return not (busy or desk or showing or any(timer.isActive() for timer in timers))
@@ -104,8 +105,10 @@ class AnnotateController(TaskRanking):
         self._end_session()
         if started is not None:
             folder = started.folder
-            self._files.do(lambda: restore.mark_finished(folder, files.n_committed(folder)))
-            self._known = {}
+            self._files.do(
+                lambda: restore.mark_finished(folder, files.n_committed(folder)),
+                lambda _: self._forget_earlier(),
+            )
         self._note()
 
     def close(self, *, is_ending: bool = False) -> None:
@@ -158,6 +161,7 @@ class AnnotateController(TaskRanking):
         if place is None:
             return
         self._started, session = started, started.session
+        self._exports = read_exports(started.folder)
         self._queue = PromptQueue(session)
         self._desk = desk = SessionDesk(session, started.shown, self)
         desk.failed.connect(self._fail)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem
+from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QProgressBar
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import WRITTEN_SUFFIXES
-from napari_ka2er.core.sessions import summarise_session
-from napari_ka2er.widgets.parts import Panel, allow, button, emphasise, line, row
+from napari_ka2er.core.sessions import SessionSummary, summarise_session
+from napari_ka2er.widgets.parts import Panel, allow, button, emphasise, line, row, small
 
 _ROWS = 3
 _FOLDER, _TASK = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
@@ -37,8 +37,18 @@ class ExportPanel(Panel):
         self.export = button("Export package…", self._export, "export")
         self.save = button("Save labels…", self._save, "save_labels")
         self.volumes = button("Save volumes…", self._write_volumes, "write_volumes")
+        self.bar = QProgressBar()
+        self.bar.setObjectName("export_progress")
+        self.bar.setRange(0, 100)
+        self.cancel = small(button("Cancel", controller.cancel_export, "cancel_export"))
+        controller.export_progressed.connect(self._progress)
         self.add(row(self.reviewer, self.patient, self.case), self.others)
-        self.add(row(self.add_session, self.export), row(self.save, self.volumes))
+        self.add(row(self.add_session, self.export), row(self.bar, self.cancel))
+        self.add(row(self.save, self.volumes))
+
+    def summary(self) -> str:
+        """Return that a package is being written."""
+        return "writing the package" if self._controller.is_exporting else ""
 
     # -------------------------------------------------------------- refresh
 
@@ -57,7 +67,23 @@ class ExportPanel(Panel):
         tip = "Put another session's case into the same package, by its folder."
         allow(self.add_session, tip, none)
         self.others.setVisible(self.others.count() > 0)
+        self._refresh_progress()
         self._remember(session)
+
+    def _refresh_progress(self) -> None:
+        controller = self._controller
+        for part in (self.bar, self.cancel):
+            part.setVisible(controller.is_exporting)
+        if not controller.is_exporting:
+            self.bar.setValue(0)
+            self.bar.setFormat("")
+        stopping = "it stops when the present file is written"
+        tip = "Stop writing the package; nothing of it is left."
+        allow(self.cancel, tip, stopping if controller.is_export_stopping else "")
+
+    def _progress(self, share: float, what: str) -> None:
+        self.bar.setValue(round(100 * share))
+        self.bar.setFormat(f"{what}  %p %")
 
     def _remember(self, session: Any) -> None:
         """Offer what was reviewed in this window before, when another session begins."""
@@ -98,10 +124,11 @@ class ExportPanel(Panel):
         except UserError as error:
             self._controller.failed.emit(str(error))
             return
-        item = QListWidgetItem(f"{summary.volume_name}, {summary.task}, {summary.n_actions} steps")
+        item = QListWidgetItem(introduce(summary))
         item.setData(_FOLDER, str(folder))
         item.setData(_TASK, summary.task)
-        item.setCheckState(Qt.CheckState.Checked)
+        is_new = not summary.is_exported
+        item.setCheckState(Qt.CheckState.Checked if is_new else Qt.CheckState.Unchecked)
         item.setToolTip(str(folder))
         self.others.addItem(item)
         height = self.others.sizeHintForRow(0)
@@ -147,6 +174,12 @@ class ExportPanel(Panel):
         path, _ = QFileDialog.getSaveFileName(self, "Save volumes", name, "JSON (*.json)")
         if path:
             self._controller.write_volumes(Path(path))
+
+
+def introduce(summary: SessionSummary) -> str:
+    """Return what to tell about another session in a few words."""
+    packed = ", exported" if summary.is_exported else ""
+    return f"{summary.volume_name}, {summary.task}, {summary.n_actions} steps{packed}"
 
 
 def _folder(item: QListWidgetItem) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
-from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.session_exports import Export, is_exported, packages_in, read_exports
 from napari_ka2er.core.sessions import SessionSummary
 from napari_ka2er.widgets import files, restore
 from napari_ka2er.widgets.desk import SessionDesk
@@ -27,9 +29,12 @@ class FileWork(ModelWork):
     -------
     exported(Path)
         A package was written to this folder.
+    export_progressed(float, str)
+        Share done of a package, and what is being done.
     """
 
     exported = Signal(object)
+    export_progressed = Signal(float, str)
 
     def __init__(
         self, viewer: Any, services: Services, sessions: Path, parent: QObject | None = None
@@ -39,12 +44,15 @@ class FileWork(ModelWork):
         self._files = Worker("files", self)  # in turn: nothing that is being saved is dropped
         self._files.failed.connect(self._fail)
         self._files.emptied.connect(self._files_emptied)
+        self._scans = Worker("scans", self)  # what nobody asked for; nothing is written
+        self._scans.failed.connect(self._fail)
         self._n_saving = 0
-        self._exported: tuple[Any, int] | None = None  # the session, and how much was done in it
+        self._export_stop: threading.Event | None = None  # of the package that is being written
+        self._exports: tuple[Export, ...] = ()  # the packages that the session went into
         self._packed: set[Path] = set()  # the folders of sessions that are in a package
-        self._known: dict[Any, list[SessionSummary]] = {}  # layer's id -> what can be restored
+        self._known: dict[Any, restore.Earlier] = {}  # layer's id -> earlier work on its volume
         self._n_saved = 0  # how often the mask had been changed when it was saved
-        self._is_leaving = False
+        self._is_leaving = threading.Event()
         self._autosave_timer = QTimer(self)
         self._autosave_timer.timeout.connect(self._autosave)
 
@@ -55,9 +63,14 @@ class FileWork(ModelWork):
 
     @property
     def is_exported(self) -> bool:
-        """Whether the session was exported, and nothing was done to its mask since."""
+        """Whether a package, of whatever window, has all that was done in the session."""
         session = self.session
-        return session is not None and self._exported == (session, session.state.history.n_done)
+        return session is not None and is_exported(self._exports, session.state.n_worked)
+
+    @property
+    def is_exporting(self) -> bool:
+        """Whether a package is being written."""
+        return self._export_stop is not None
 
     def is_packed(self, folder: Path) -> bool:
         """Return whether a session, by its folder, went into a package in this window."""
@@ -68,18 +81,28 @@ class FileWork(ModelWork):
 
         Its voxels and the logs are read in the background; `changed` tells when more is known.
         """
-        key = layer.unique_id
-        if key not in self._known:
-            self._known[key] = []
+        return self.earlier(layer).sessions
+
+    def earlier(self, layer: Any) -> restore.Earlier:
+        """Return what is known by now of earlier work on the volume in a layer; see there."""
+        key, known = layer.unique_id, self._known
+        if key not in known:
+            known[key] = restore.Earlier()
             try:
                 source = source_of(layer)
             except UserError:
-                return []
-            self._scan(
-                lambda: restore.of_source(self._sessions, source),
-                lambda found: self._restorable(key, found),
-            )
-        return self._known[key]
+                return known[key]
+
+            def take(found: restore.Earlier) -> None:
+                known[key] = found  # of no use if all was forgotten meanwhile
+                self._note()
+
+            self._scan(lambda: restore.of_source(self._sessions, source, self._go_on), take)
+        return known[key]
+
+    def find_packages(self, then: Callable[[list[Export]], object]) -> None:
+        """Look in the background for what was exported in any window and is still there."""
+        self._scan(lambda: packages_in(self._sessions), then)
 
     def save_labels(self, path: Path) -> None:
         """Write the labels in the volume's own geometry."""
@@ -101,19 +124,36 @@ class FileWork(ModelWork):
 
         Cases of other sessions, given by their folders, go into the same package.
         """
-        who = files.Who(reviewer, patient, name)
-        report, session = self.progressed.emit, self.session
-        n_done = 0 if session is None else session.state.history.n_done
-        own = [] if self._started is None else [self._started.folder]
+        who, stop, started = files.Who(reviewer, patient, name), threading.Event(), self._started
+
+        def report(share: float, what: str) -> None:
+            if stop.is_set():
+                raise CancelledError("the export")
+            if not self._is_leaving.is_set():  # while Qt takes the window apart
+                self.export_progressed.emit(share, what)
 
         def note() -> None:
-            self._exported = session, n_done
+            own = [] if started is None else [started.folder]
             self._packed.update(folder.resolve() for folder in (*own, *more_sessions))
+            if started is not None and started is self._started:
+                self._exports = read_exports(started.folder)
             self.exported.emit(path)
 
+        self._export_stop = stop if self._desk is not None else None
         self._write(
             lambda desk, folder: files.export(path, folder, desk, more_sessions, who, report), note
         )
+
+    def cancel_export(self) -> None:
+        """Stop writing a package, once its present file is written; nothing of it is left."""
+        if self._export_stop is not None:
+            self._export_stop.set()
+            self._note()
+
+    @property
+    def is_export_stopping(self) -> bool:
+        """Whether the package that is being written was asked to stop."""
+        return self._export_stop is not None and self._export_stop.is_set()
 
     def set_autosave(self, seconds: int) -> None:
         """Save the mask beside the session's log every so many seconds; 0: never."""
@@ -126,19 +166,26 @@ class FileWork(ModelWork):
 
         def quietly() -> tuple[T, ...]:
             try:
-                return () if self._is_leaving else (read(),)
-            except UserError:
+                self._go_on()
+                return (read(),)
+            except (UserError, CancelledError):
                 return ()
 
         def tell(found: tuple[T, ...]) -> None:
             for one in found:
                 then(one)
 
-        self._files.do(quietly, tell)
+        self._scans.do(quietly, tell)
+
+    def _go_on(self) -> None:
+        """Stop what is read unasked if the window was closed; for the scans' own thread."""
+        if self._is_leaving.is_set():
+            raise CancelledError("the window was closed")
 
     def _leave_files(self) -> None:
-        """Write what was asked for, and wait for it; what was to be read unasked is dropped."""
-        self._is_leaving = True
+        """Write what was asked for, and wait for it; what is read unasked is left behind."""
+        self._is_leaving.set()
+        self._scans.abandon()
         self._files.close()
 
     def _write(
@@ -165,9 +212,15 @@ class FileWork(ModelWork):
             self._files.do(lambda: files.save_labels(started.folder / files.AUTOSAVED, desk))
 
     def _files_emptied(self) -> None:
-        self._n_saving = 0
+        self._n_saving, self._export_stop = 0, None
         self._note()
 
-    def _restorable(self, key: Any, found: list[SessionSummary]) -> None:
-        self._known[key] = found
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, CancelledError) and self.is_export_stopping:
+            self.told.emit("Export stopped; no package was written.")
+        super()._fail(error)
+
+    def _forget_earlier(self) -> None:
+        """Look again for earlier work, as there is less of it now."""
+        self._known = {}
         self._note()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from napari_ka2er.core.io.atomic import replacing
 from napari_ka2er.core.log import read_header
 from napari_ka2er.core.metrics import volumes_ml
 from napari_ka2er.core.records import read_records
-from napari_ka2er.core.sessions import replay, source_of
+from napari_ka2er.core.session_exports import note_export
+from napari_ka2er.core.sessions import SessionSummary, replay, source_of, summarise_session
 from napari_ka2er.core.volume import Volume
 from napari_ka2er.widgets.restore import mark_finished
 
@@ -73,18 +75,25 @@ def export(
 ) -> str:
     """Write this session, and those in other folders, as a package; return what to tell.
 
-    The sessions are read from their logs, so that counting what was changed stops nobody.
+    The sessions are read from their logs, so that counting what was changed stops nobody.  What
+    `report` raises ends the export, and no package is left.
     """
     report(0.0, "reading the session")
-    n_actions = desk.ask(lambda: n_committed(folder))
-    own = replace(_correction(folder, who), volume=desk.session.volume)
-    others = [_with_image(other, who) for other in more if other.resolve() != folder.resolve()]
-    export_package(path, [own, *others], progress=report)
-    mark_finished(folder, n_actions)
-    for other in more:
-        mark_finished(other, n_committed(other))
-    cases = "" if not others else f" with {1 + len(others)} cases"
-    return f"Package written to {path}{cases}."
+    done = [desk.ask(lambda: summarise_session(folder))]  # before: what comes meanwhile is news
+    cases = [replace(_correction(folder, who), volume=desk.session.volume)]
+    for other in (other for other in more if other.resolve() != folder.resolve()):
+        report(0.0, f"reading session {1 + len(cases)} of {1 + len(more)}")
+        done.append(summarise_session(other))
+        cases.append(_with_image(other, who))
+    export_package(path, cases, progress=report)
+    for summary in done:
+        _note_packed(summary, path)
+    return f"Package written to {path}{f' with {len(cases)} cases' if cases[1:] else ''}."
+
+
+def _note_packed(summary: SessionSummary, package: Path) -> None:
+    mark_finished(summary.folder, summary.n_actions)
+    note_export(summary.folder, package, summary.n_worked, time.time())
 
 
 def n_committed(folder: Path) -> int:

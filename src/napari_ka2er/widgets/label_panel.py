@@ -21,9 +21,11 @@ from napari_ka2er.widgets.parts import (
     combo,
     emphasise,
     line,
+    note,
     row,
     small,
 )
+from napari_ka2er.widgets.restore import Earlier
 from napari_ka2er.widgets.runner import LatestRunner
 from napari_ka2er.widgets.services import Choice
 from napari_ka2er.widgets.student_panel import StudentPanel
@@ -61,6 +63,7 @@ class LabelPanel(Panel):
         self.start = small(button("Start", self._start, "start"))
         self.earlier = combo("earlier", "Sessions on this volume that were not finished.")
         self.restore = small(button("Continue", self._restore, "restore"))
+        self.about_earlier = note("about_earlier")
         self.table = LabelTable()
         self.new_name = line("new_label", "The name of a label to add.", "another label")
         self.add_label = small(button("Add", self._add_label, "add_label"))
@@ -73,7 +76,8 @@ class LabelPanel(Panel):
 
     def _lay_out(self) -> None:
         self.add(row(caption("Task"), self.task, self.start, self.finish), self.fits)
-        self.add(row(self.earlier, self.restore), self.table, row(self.new_name, self.add_label))
+        self.add(row(self.earlier, self.restore), self.about_earlier)
+        self.add(self.table, row(self.new_name, self.add_label))
 
     def _connect(self) -> None:
         controller = self._controller
@@ -147,6 +151,7 @@ class LabelPanel(Panel):
     def _refresh_earlier(self, is_idle: bool, obstacle: str) -> None:
         if is_idle:
             self._list_earlier()
+        self.about_earlier.setVisible(is_idle and bool(self.about_earlier.text()))
         is_shown = is_idle and bool(self._earlier)
         self.earlier.setVisible(is_shown)
         self.restore.setVisible(is_shown)
@@ -203,7 +208,11 @@ class LabelPanel(Panel):
     def _list_earlier(self) -> None:
         layer = self._volume.layer
         usable = layer is not None and not self._volume.obstacle()
-        earlier = list(self._controller.restorable(layer)) if usable else []
+        known = self._controller.earlier(layer) if usable else Earlier()
+        self.about_earlier.setText("\n".join(known.lines()))
+        unread = [f"{folder}: {why}" for folder, why in known.unreadable.items()]
+        self.about_earlier.setToolTip("\n".join(unread))
+        earlier = known.sessions
         if earlier != self._earlier:
             self._earlier = earlier
             self.earlier.clear()

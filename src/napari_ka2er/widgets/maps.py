@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from napari_ka2er.widgets.jobs import ExpertMap, Uncertainty
 
-# Clear, red, yellow: what hides the image is what should be looked at.
-UNSURE = [(1.0, 0.0, 0.0, 0.0), (1.0, 0.2, 0.0, 0.4), (1.0, 1.0, 0.0, 0.9)]
+# Clear, magenta, bright magenta: what hides the image is what should be looked at.  No label is
+# like it; the first of every task is orange, on which red and yellow are hardly seen.
+UNSURE = [(1.0, 0.0, 1.0, 0.0), (1.0, 0.0, 1.0, 0.5), (1.0, 0.5, 1.0, 0.95)]
 APART = 3  # slices nearer to each other than this are looked at together
 
 
@@ -41,7 +42,7 @@ class Maps:
         self.uncertainty: Uncertainty | None = None
 
     def show_uncertainty(self, found: Uncertainty) -> None:
-        """Show how unsure the student is: clear where it is sure, then red, yellow where it is not.
+        """Show how unsure the student is: clear where it is sure, else magenta.
 
         Maps of the other kind are hidden, as two above each other cannot be read.
         """

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QPlainTextEdit,
     QPushButton,
     QSizePolicy,
     QVBoxLayout,
@@ -181,6 +182,12 @@ def note(name: str) -> QLabel:
     # As wide as there is room for, so that a long path does not widen the window.
     made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
     return made
+
+
+def lines_high(made: QPlainTextEdit, n: int) -> int:
+    """Return the height in pixels at which so many lines are seen, and none is cut."""
+    around = made.document().documentMargin() + made.frameWidth()
+    return math.ceil(n * made.fontMetrics().lineSpacing() + 2 * around)
 
 
 def caption(text: str) -> QLabel:

@@ -137,6 +137,10 @@ class Retraining:
         except Timeout:
             return True
 
+    def has_taken(self, digest: str) -> bool:
+        """Return whether a package, by its manifest's SHA-256, went into a round already."""
+        return (self.workspace / "packages" / digest[:16]).is_dir()
+
     def status(self) -> RoundStatus:
         """Return how far the round is; takes a millisecond."""
         is_running, lines = self.is_running, self._lines()
@@ -144,8 +148,9 @@ class Retraining:
             (self._folder / _JOB).unlink(missing_ok=True)  # its number may become another's
         progress = _read(self._folder / _PROGRESS) or {}
         result = None if is_running else _read(self._folder / _RESULT)
-        is_over = self._process is not None and not is_running and result is None
-        is_wrong = is_over and not self._n_stops
+        # Another window, or a terminal, may have asked it to stop; then it says so by its status.
+        unasked = self._process is not None and self._process.returncode != _INTERRUPTED
+        is_wrong = not is_running and result is None and unasked and not self._n_stops
         return RoundStatus(
             is_running=is_running,
             is_broken=not is_running and self._is_broken(),
@@ -208,6 +213,7 @@ _APART: dict[str, Any] = (
     if os.name == "nt"
     else {"start_new_session": True}
 )
+_INTERRUPTED = 130  # exit status of a command that was asked to stop
 _INTERRUPT: int = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
 
 

@@ -46,7 +46,7 @@ class ReviewPanel(Panel):
     def refresh(self) -> None:
         """See `Panel`."""
         none, gone = self.no_session(), self.no_layers()
-        tip = "Show as a layer how unsure the student is; yellow is unsure."
+        tip = "Show as a layer how unsure the student is: magenta is unsure."
         allow(self.uncertainty, tip, gone or self.busy())
         tip = "Show as layers how much each expert was trusted, and where."
         allow(self.expert_map, tip, gone or self.busy())

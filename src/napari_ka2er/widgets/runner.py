@@ -143,6 +143,7 @@ class Worker(QObject):
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"ka2er-{name}")
         self._n_waiting = 0
         self._is_closed = False
+        self._telling = threading.Lock()  # nothing is emitted once `_is_closed` is set
         self._done.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
 
     @property
@@ -178,14 +179,28 @@ class Worker(QObject):
         """Take no more acts, do those that wait, then the `last`; wait for all of it."""
         if self._is_closed:
             return
-        self._is_closed = True
+        self._end_telling()
         if last is not None:
             self._pool.submit(last)
         self._pool.shutdown(wait=True)
 
+    def abandon(self) -> None:
+        """Take no more acts, drop those that wait, and leave the one that runs behind.
+
+        It is waited for by Python's end only.  Its result is told nobody, so that this object may
+        be gone by then.  For acts that write nothing.
+        """
+        self._end_telling()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _end_telling(self) -> None:
+        with self._telling:
+            self._is_closed = True
+
     def _end(self, then: Callable[[Any], None] | None, future: Future[Any]) -> None:
-        if not self._is_closed:
-            self._done.emit(then, future)
+        with self._telling:
+            if not self._is_closed:
+                self._done.emit(then, future)
 
     def _deliver(self, then: Callable[[Any], None] | None, future: Future[Any]) -> None:
         self._n_waiting -= 1

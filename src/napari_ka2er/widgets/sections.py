@@ -121,7 +121,9 @@ class Sections(QWidget):
         layout.setContentsMargins(4, 2, 2, 2)
         layout.setSpacing(3)
         layout.addWidget(self.next_step)
-        layout.addLayout(row(self.undo, self.redo, self.keys))
+        buttons = row(self.undo, self.redo, self.keys)
+        buttons.setContentsMargins(3, 0, 3, 0)  # as far from the edges as the titles below
+        layout.addLayout(buttons)
         layout.addWidget(area)
         layout.addWidget(self.message)
         self.setMinimumWidth(_WIDTH)

@@ -64,9 +64,8 @@ class SegmentPanel(Panel):
             self.bar.setFormat("")
 
     def _progress(self, share: float, what: str) -> None:
-        if not self._controller.work:  # it prepares, and says so below; or it exports
-            if not self._controller.is_saving:
-                self.prepared.setText(f"{100 * share:.0f} % prepared")
+        if not self._controller.work:  # it prepares, and says so below
+            self.prepared.setText(f"{100 * share:.0f} % prepared")
             return
         self.bar.setValue(round(100 * share))
         self.bar.setFormat(f"{what}  %p %")

@@ -5,17 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QFileDialog, QListWidget, QPlainTextEdit, QProgressBar
+from qtpy.QtWidgets import QFileDialog, QPlainTextEdit, QProgressBar
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.widgets.parts import Panel, allow, button, emphasise, line, note, row, small
+from napari_ka2er.core.session_exports import Export
+from napari_ka2er.widgets.package_list import PackageList
+from napari_ka2er.widgets.parts import (
+    Panel,
+    allow,
+    button,
+    emphasise,
+    line,
+    lines_high,
+    note,
+    row,
+    small,
+)
 from napari_ka2er.widgets.retraining import PROMOTED, Retraining, RoundStatus
 
 _EVERY_MS = 1000
+_LOG_LINES = 6
 _NO_WORKSPACE = "choose a workspace first; ka2er init makes one"
 _NO_PACKAGE = "add a package first"
+_NONE_TICKED = "tick a package first"
+_EARLIER = "Tick what was exported before and is to be learned from, and press Retrain."
+_CHOOSE_WORKSPACE = "Choose the workspace that is to learn from it, and press Retrain."
 _CHOOSE = "Choose a workspace, add what Export package… has made, and press Retrain."
 
 
@@ -30,13 +47,13 @@ class TrainPanel(Panel):
         super().__init__(controller)
         self._retraining: Retraining | None = None
         self._status = RoundStatus()
+        self._refusal = ""  # why what was chosen is no workspace
+        self._exports: list[Export] = []  # of any window, newest first
         tip = "The workspace whose student is to become better; ka2er init makes one."
         self.folder = line("workspace", tip, "workspace")
         self.choose = small(button("Choose…", self._choose, "choose_workspace"))
         self.choose.setToolTip("Look for a workspace's folder.")
-        self.packages = QListWidget()
-        self.packages.setToolTip("Packages for the next round.")
-        self.packages.setMaximumHeight(54)
+        self.packages = PackageList()
         self.add_package = button("Add package…", self._add_package, "add_package")
         self.remove_package = button("Remove", self._remove_package, "remove_package")
         self.start = button("Retrain", self._start, "retrain")
@@ -44,13 +61,15 @@ class TrainPanel(Panel):
         self.bar, self.told = QProgressBar(), note("round_told")
         self.log = QPlainTextEdit()
         self.log.setReadOnly(True)
-        self.log.setMaximumHeight(90)
+        self.log.setFixedHeight(lines_high(self.log, _LOG_LINES))
         self.log.setToolTip("What the round says.")
         self.use = button("Use the new student", self._use, "use_student")
         self.report = button("Report", self._show_report, "show_report")
         self._lay_out()
         self._timer = QTimer(self, interval=_EVERY_MS)
         self._timer.timeout.connect(self._look)
+        self.packages.itemChanged.connect(lambda _: self._look())
+        controller.find_packages(self._offer)
 
     def _lay_out(self) -> None:
         self.bar.setRange(0, 100)
@@ -70,7 +89,8 @@ class TrainPanel(Panel):
         none = "" if self._retraining is not None else _NO_WORKSPACE
         status = self._status
         running = "a round is at work" if status.is_running else ""
-        packages = "" if self.packages.count() or status.is_broken else _NO_PACKAGE
+        missing = _NONE_TICKED if self.packages.count() else _NO_PACKAGE
+        packages = "" if self.packages.ticked or status.is_broken else missing
         self.start.setText("Go on" if status.is_broken else "Retrain")
         tip = "Retrain the experts of what was corrected, and the student; the gate decides."
         again = "Go on with the round that was broken off."
@@ -106,7 +126,7 @@ class TrainPanel(Panel):
 
     def set_workspace(self, folder: Path) -> None:
         """Choose a workspace; a round that is at work there is shown."""
-        self._retraining = None
+        self._retraining, self._refusal = None, ""
         self.folder.setText(str(folder))
         try:
             self._retraining = Retraining(folder.expanduser().absolute())
@@ -114,14 +134,20 @@ class TrainPanel(Panel):
         except UserError as error:
             self._timer.stop()
             self._status = RoundStatus()
-            self.told.setText(str(error))
-        self._look()
+            self._refusal = str(error)
+        self._offer(self._exports)
 
     def take_package(self, folder: Path) -> None:
         """Add a package to the next round's list."""
-        known = [self.packages.item(n).text() for n in range(self.packages.count())]
-        if str(folder) not in known:
-            self.packages.addItem(str(folder))
+        self.packages.take(folder)
+        self._look()
+
+    def _offer(self, exports: list[Export]) -> None:
+        """Offer what was exported in any window, but for what the workspace has had already."""
+        if not isalive(self):
+            return
+        self._exports, retraining = exports, self._retraining
+        self.packages.offer(exports, lambda x: retraining is not None and retraining.has_taken(x))
         self._look()
 
     def _choose(self) -> None:
@@ -142,9 +168,8 @@ class TrainPanel(Panel):
         retraining = self._retraining
         if retraining is None:
             return
-        chosen = [Path(self.packages.item(n).text()) for n in range(self.packages.count())]
         try:
-            retraining.start(chosen, resume=self._status.is_broken)
+            retraining.start(self.packages.ticked, resume=self._status.is_broken)
         except UserError as error:
             self._controller.failed.emit(str(error))
         self._look()
@@ -176,13 +201,15 @@ class TrainPanel(Panel):
             if before.is_running and not self._status.is_running:
                 self._ended()
             self._show()
+        else:
+            self.told.setText(self._refusal or self._hint())
         self.refresh()
 
     def _ended(self) -> None:
         """Say what came of a round; its packages are not for the next one."""
         result = self._status.result
         if result is not None:
-            self.packages.clear()
+            self.packages.drop_ticked()
             self._controller.told.emit(f"Round {result.get('round')}: {outcome(self._status)}")
         elif self._status.error:
             self._controller.failed.emit(self._status.error)
@@ -199,9 +226,13 @@ class TrainPanel(Panel):
         self.log.setVisible(bool(text))
 
     def _hint(self) -> str:
-        n = self.packages.count()
-        if self._retraining is None or not n:
+        n = len(self.packages.ticked)
+        if not self.packages.count():
             return _CHOOSE
+        if not n:
+            return _EARLIER
+        if self._retraining is None:
+            return _CHOOSE_WORKSPACE
         return f"Retrain learns from {n} package{'s' * (n > 1)}; the gate decides what stays."
 
 

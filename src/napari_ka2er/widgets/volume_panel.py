@@ -21,6 +21,7 @@ from napari_ka2er.widgets.layers import Source, source_of
 from napari_ka2er.widgets.parts import Panel, combo, emphasise, note, row, small
 
 _TIP = "The image layer to segment. It is read, never changed."
+_TIMES = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"  # three numbers stay in one line
 _SAMPLES = {
     "ct_chest": "CT: chest",
     "icbm_t1": "MR: T1 brain",
@@ -157,7 +158,7 @@ class VolumePanel(Panel):
                 text = describe(source_of(self.layer))
         except UserError as error:
             text = str(error)
-        self.description.setText(text)
+        self.description.setText(text.replace(" × ", _TIMES).replace(" mm", "\N{NO-BREAK SPACE}mm"))
         name = "" if self.layer is None else f"{self.layer.name}\n\n"
         self.volume.setToolTip(name + _TIP)  # the list may be too narrow for the name
         self.refresh()
@@ -171,6 +172,7 @@ def _menu_button(
     made = QPushButton(text)
     made.setObjectName(name)
     made.setToolTip(tip)
+    made.setStyleSheet("QPushButton { padding: 3px 15px 3px 5px; }")  # else the arrow touches it
     menu = QMenu(made)
     for title, act in entries.items():
         menu.addAction(title, act)
