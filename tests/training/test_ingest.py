@@ -12,6 +12,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from tests.training.conftest import phantom, write_raw
 from tests.training.packages import THREE_SLICES, correction, package
 
@@ -157,6 +158,15 @@ def test_a_sheared_case_does_not_get_into_a_dataset_for_itk(work, tmp_path):
     path = package(tmp_path / "p", correction(work, 10, volume=replace(volume, affine=affine)))
     (problem,) = check_for_workspace(work, path)
     assert "sheared" in problem
+    described = work.dataset_folder("balls") / "dataset.json"  # as of a task with such cases
+    given = {**read_json(described), "overwrite_image_reader_writer": "NibabelIO"}
+    described.write_text(json.dumps(given))
+    assert check_for_workspace(work, path) == []
+    take(work, path)
+    assert read_json(described)["overwrite_image_reader_writer"] == "NibabelIO"
+    (case,) = (c for c in work.training_cases("balls") if "case10" in c.id)
+    images, _ = NibabelIO().read_images([str(case.image)])
+    np.testing.assert_array_equal(images[0], volume.data)
 
 
 @pytest.fixture

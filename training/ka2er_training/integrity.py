@@ -170,21 +170,12 @@ def label_digest(labels: NDArray[Any], geometry: Geometry) -> str:
     return content_digest(Volume(labels, geometry.affine))
 
 
-def is_sheared(geometry: Geometry) -> bool:
-    """Return whether a lattice's axes are not at right angles, as where a CT's gantry is tilted.
-
-    ITK refuses to read NIfTI files of such.
-    """
-    axes = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
-    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
-
-
 def _check(case: SourceCase, source: Source, options: ReadOptions) -> CheckedCase:
     """Read one case and compare image and labels."""
     volume = read_channel(case.image, options.channel, source.n_channels)
     if min(volume.shape) < 2:
         raise UserError("volumes of several slices", f"{case.image} of shape {volume.shape}")
-    values, digest, sheared = frozenset[int](), "", is_sheared(volume.geometry)
+    values, digest, sheared = frozenset[int](), "", volume.geometry.is_sheared
     if case.label is not None:
         labels, geometry = read_labels(case.label)
         tolerance_mm = 0.05 * min(volume.spacing)
@@ -199,7 +190,7 @@ def _check(case: SourceCase, source: Source, options: ReadOptions) -> CheckedCas
             label_digest(labels, geometry),
         )
         _check_values(values, case, source)
-        sheared |= is_sheared(geometry)  # it is only close to the image's
+        sheared |= geometry.is_sheared  # it is only close to the image's
     patient = patient_of(case.id, options.patient)
     image = content_digest(volume)
     return CheckedCase(case, patient, image, digest, values, volume.spacing, sheared)

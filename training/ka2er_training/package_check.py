@@ -177,6 +177,12 @@ def _wrong_task(workspace: Workspace, package: Package) -> Iterator[str]:
         yield f"images are {package.task.modality}, those of task {name} are {own.modality}"
 
 
+def _reads_sheared(workspace: Workspace, task: str) -> bool:
+    """Return whether the task's data set names the reader for which right angles do not matter."""
+    description = read_json(workspace.dataset_folder(task) / "dataset.json")
+    return bool(description.get("overwrite_image_reader_writer") == "NibabelIO")
+
+
 def _wrong_case(
     workspace: Workspace, package: Package, case: PackagedCase, to_holdout: bool
 ) -> Iterator[str]:
@@ -186,8 +192,7 @@ def _wrong_case(
         yield f"has {len(case.images)} channels, the student reads one"
         return
     geometry = read_volume(case.images[0]).geometry
-    axes = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
-    if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
+    if geometry.is_sheared and not _reads_sheared(workspace, task):
         yield "has a sheared lattice, which not all of nnU-Net's readers take; resample it"
     place = place_of(workspace, task, case)
     if place.conflict:

@@ -220,14 +220,11 @@ def _dataset(corrections: Sequence[Correction]) -> dict[str, Any]:
         "numTraining": len(corrections),
         "file_ending": SUFFIX,
     }
-    if any(_is_sheared(c.volume) for c in corrections):  # SimpleITK refuses these, nibabel does not
+    if any(
+        c.volume.geometry.is_sheared for c in corrections
+    ):  # SimpleITK refuses these, nibabel does not
         dataset["overwrite_image_reader_writer"] = "NibabelIO"
     return dataset
-
-
-def _is_sheared(volume: Volume) -> bool:
-    axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
-    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
 
 
 def _manifest(folder: Path, task: Task) -> dict[str, Any]:

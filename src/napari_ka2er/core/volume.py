@@ -65,6 +65,15 @@ class Geometry:
         z, y, x = (n * s for n, s in zip(self.shape, self.spacing, strict=True))
         return z, y, x
 
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the axes are not at right angles, as where a CT's gantry is tilted.
+
+        ITK, which allows as much as `1e-4`, refuses to read NIfTI files of such.
+        """
+        axes = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
+
     def to_world(self, index: ArrayLike) -> NDArray[np.float64]:
         """Return the RAS+ positions (z, y, x) in mm of voxel indices, shape (..., 3)."""
         points = np.asarray(index, dtype=np.float64)
