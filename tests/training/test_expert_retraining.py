@@ -15,10 +15,12 @@ from tests.model.folders import make_expert
 from tests.training.packages import THREE_SLICES, correction, package
 from tests.training.test_experts import SHORT, run_tool, short_copy
 
+from ka2er_training.expert_job import ExpertJob, frozen_plans
 from ka2er_training.expert_retraining import candidate_folder, job_for, loss_of, retrain_expert
 from ka2er_training.experts import train_expert
 from ka2er_training.ingest import ingest
 from ka2er_training.ingest_plan import plan_ingest
+from ka2er_training.presets import PRESETS
 from ka2er_training.trainers import repeated
 from ka2er_training.workspace import Workspace, read_json
 from napari_ka2er.core.package import read_package
@@ -207,3 +209,21 @@ def test_a_killed_retraining_goes_on_from_its_checkpoint(balls, tmp_path):
     retrain_expert(workspace.folder, 1, "balls", progress=lambda _, text: stages.append(text))
     assert "resuming" in stages
     assert candidate_folder(workspace, 1, "balls").is_dir()
+
+
+@pytest.mark.parametrize("named", [{}, {"overwrite_image_reader_writer": "NibabelIO"}])
+def test_an_expert_is_retrained_with_the_reader_that_its_dataset_names(tmp_path, named):
+    for folder in ("dataset", "expert"):
+        (tmp_path / folder).mkdir()
+    plans = {"image_reader_writer": "SimpleITKIO", "configurations": {"3d_fullres": {"a": 1}}}
+    (tmp_path / "expert" / "plans.json").write_text(json.dumps(plans))
+    (tmp_path / "expert" / "expert.json").write_text('{"configuration": "3d_fullres"}')
+    (tmp_path / "dataset" / "dataset.json").write_text(json.dumps(named))
+    given = {"dataset_folder": str(tmp_path / "dataset"), "expert": str(tmp_path / "expert")}
+    rest = dict.fromkeys(("preprocessed", "results", "loss", "device"), "")
+    job = ExpertJob(
+        **given, **rest, preset=PRESETS["tiny"], cases={}, corrected=(), oversampling=0.5, seed=0
+    )
+    found = frozen_plans(job)
+    assert found["image_reader_writer"] == ("NibabelIO" if named else "SimpleITKIO")
+    assert found["configurations"]["3d_fullres"]["a"] == 1

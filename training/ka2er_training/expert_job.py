@@ -108,11 +108,17 @@ class ExpertJob:
 
 
 def frozen_plans(job: ExpertJob) -> dict[str, Any]:
-    """Return the expert's plans with our names of dataset and folders, and nothing else changed."""
+    """Return the expert's plans with our names of dataset and folders, and the dataset's reader.
+
+    An expert that was trained elsewhere may name a reader that refuses this dataset's files.
+    """
     plans: dict[str, Any] = deepcopy(read_json(Path(job.expert, "plans.json")))
     plans.setdefault("label_manager", "LabelManager")
     plans |= {"dataset_name": job.dataset, "plans_name": PLANS_NAME}
     plans["configurations"][job.configuration]["data_identifier"] = job.data_identifier
+    description = read_json(Path(job.dataset_folder, "dataset.json"))
+    if reader := description.get("overwrite_image_reader_writer"):
+        plans["image_reader_writer"] = reader
     return plans
 
 
