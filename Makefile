@@ -15,7 +15,7 @@ PYTEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 ifeq ($(shell uname -s),Linux)
 SCREEN := env QT_QPA_PLATFORM=xcb xvfb-run -a -s "-screen 0 1920x1080x24"
 endif
-SAMPLES := $(wildcard sample_data/*) $(wildcard sample_data/*/*) $(wildcard sample_data/*/*/*)
+SAMPLES := $(wildcard sample_data/* sample_data/*/* sample_data/*/*/* sample_data/*/*/*/*)
 
 .PHONY: demo test test-slow gl lint docs install constraints clean
 .DEFAULT_GOAL := test
@@ -56,7 +56,7 @@ $(STAMPS)/venv:
 # Versions as in constraints.txt: those the tests ran with.  An editable install holds copies of the
 # manifest and the samples, hence the last two.
 $(STAMPS)/packages: pyproject.toml constraints.txt napari.yaml $(SAMPLES) | $(STAMPS)/venv
-	$(BIN)/pip install --disable-pip-version-check -q -e ".[all,dev]" -c constraints.txt
+	$(BIN)/pip install --disable-pip-version-check -q -e ".[all,dev,onnx]" -c constraints.txt
 	@touch $@
 
 $(STAMPS)/libraries: tools/system_libraries.sh | $(STAMPS)/venv

@@ -11,6 +11,17 @@ trap 'rm -rf "$folder"' EXIT
 "$python" -m pip install --no-deps -q --target "$folder/prefix" "$folder"/dist/*.whl
 ls -l "$folder"/dist
 
+# All that is tracked must be in it.  Importing proves less: .venv's editable install answers, too.
+{
+    echo ka2er_manifest/napari.yaml
+    git ls-files sample_data | sed 's|^sample_data/|ka2er_sample_data/|'
+    git ls-files src/napari_ka2er training/ka2er_training | sed 's|^[a-z]*/||'
+} | while read -r file; do
+    test -f "$folder/prefix/$file" || { echo "the wheel lacks $file" >&2; exit 1; }
+done
+compgen -G "$folder/prefix/napari_ka2er-*.dist-info/licenses/LICENSE" >/dev/null ||
+    { echo "the wheel lacks its licence" >&2; exit 1; }
+
 # Outside the checkout and before .venv's editable install, so that only the wheel can answer.
 cd "$folder"
 export PYTHONPATH=$folder/prefix
