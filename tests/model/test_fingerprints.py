@@ -78,3 +78,19 @@ def test_intensities_fit_their_own_kind_and_no_constant_image():
         0.0,
         "all voxels are equal",
     )
+
+
+@pytest.mark.parametrize(
+    ("extent", "told"),
+    [
+        ((90, 400, 100), "90 x 400 x 100 mm is larger along Y than in training (at most 120 mm)"),
+        ((90, 110, 20), "90 x 110 x 20 mm is smaller along X than in training (at least 95 mm)"),
+        ((500, 400, 20), "500 x 400 x 20 mm is larger along Z than in training (at most 100 mm)"),
+        ((90, 110, 100), "90 x 110 x 100 mm fits"),
+    ],
+)
+def test_a_field_of_view_is_told_by_the_axis_that_fits_worst(extent, told):
+    own = fingerprint(volume(np.arange(1000).reshape(10, 10, 10)))
+    known = task_fingerprint([own])
+    known["extent_mm"] = {"low": [80, 105, 95], "high": [100, 120, 105]}
+    assert f"field of view {told}" in likeness(known, {**own, "extent_mm": extent})[1]

@@ -395,7 +395,7 @@ def test_a_full_disk_leaves_nothing(workspace, raw, monkeypatch):
 
 
 def test_what_a_killed_copy_left_is_removed_by_the_next(workspace, raw):
-    (workspace.folder / "datasets" / ".0a1b2c3d-Dataset001_half").mkdir()
+    (workspace.folder / "datasets" / ".0a1b2c3d-new").mkdir()
     workspace = add(workspace, raw)
     assert [path.name for path in (workspace.folder / "datasets").iterdir()] == ["Dataset001_balls"]
 

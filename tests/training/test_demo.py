@@ -1,11 +1,15 @@
 import json
+import sys
 
 import numpy as np
+import pytest
 from matplotlib.image import imread
 from tests.model.folders import blob
 
-from ka2er_training.demo import run_demo
+from ka2er_training import demo
+from ka2er_training.demo import open_napari, run_demo
 from ka2er_training.overlay import write_overlay
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_labels, write_volume
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.core.volume import Volume
@@ -56,3 +60,14 @@ def test_an_empty_label_map_has_a_picture_too(tmp_path):
     task = Task("none", (Label(1, "nothing"),))
     write_overlay(tmp_path / "p.png", blob(), np.zeros(blob().shape, np.uint8), task, "empty")
     assert imread(tmp_path / "p.png").ndim == 3
+
+
+@pytest.mark.parametrize("status", [1, -6])
+def test_napari_that_opens_no_window_is_told_in_a_line(tmp_path, monkeypatch, status):
+    end = f"import os; os.abort() if {status} < 0 else os._exit({status})"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{end}'\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(demo.sys, "executable", str(python))
+    with pytest.raises(UserError, match=f"status {status}.*--headless"):
+        open_napari(tmp_path / "volume.nii.gz")

@@ -312,3 +312,17 @@ def test_the_code_version_names_the_commit_of_this_checkout():
     if head.returncode == 0:
         assert found["commit"] == head.stdout.strip()
         assert isinstance(found["changed"], bool)
+
+
+def test_a_workspace_without_students_has_none_to_go_back_to(workspace):
+    with pytest.raises(UserError, match="got no student so far"):
+        rollback(workspace)
+
+
+def test_a_history_that_cannot_be_written_is_one_line(three):
+    path = three.folder / "students" / "history.jsonl"
+    path.unlink()
+    path.symlink_to(three.folder / "absent" / "history.jsonl")
+    with pytest.raises(UserError, match=f"to write {path}"):
+        promote(three, "v0001", "again")
+    assert current(three) == "v0003"

@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ka2er_training.cli import DONE, USER_ERROR, main
+from ka2er_training.cli import DONE, USER_ERROR, build_parser, main, parse
 from ka2er_training.commands.tool import NAMES
 from napari_ka2er.core.io import read_labels
-from napari_ka2er.core.tools import TOOLS
+from napari_ka2er.core.tools import TOOLS, tool_from_json
 
 AFFINE = np.array([[-0.5, 0.05, 0, 10], [0.03, 1, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1.0]])
 
@@ -68,8 +68,54 @@ def test_growing_within_intensities_wants_an_image_in_the_same_place(mask, tmp_p
     assert np.flatnonzero(gained.any(axis=(0, 1))).tolist() == [20, 21, 22]  # 2 mm are 3.99 voxels
 
 
-@pytest.mark.parametrize("options", [["explode"], ["smooth", "--mm", "0"], ["smooth", "--ml", "1"]])
-def test_what_cannot_be_done_is_told_in_one_line(mask, tmp_path, options, capsys):
-    name, *rest = options
-    assert main(["tool", name, str(mask), "-o", str(tmp_path / "o.nii.gz"), *rest]) == USER_ERROR
-    assert not (tmp_path / "o.nii.gz").exists()
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("explode", "wanted a tool"),
+        ("smooth --mm 0", "more than 0 mm"),
+        ("smooth --ml 1", "parameters of smooth"),
+        ("split", "wanted --into for split"),
+        ("split --into 1", "label 1 twice"),
+        ("split --into 2 --keep 1,2,3", "give both"),
+        ("merge", "wanted --other for merge"),
+        ("copy-slice", "wanted --source and --target for copy-slice"),
+        ("copy-slice --source 1", "wanted --target for copy-slice"),
+        ("grow --intensity 50 10", "50 to 10"),
+        ("grow --intensity 1 nan", "1 to nan"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(mask, tmp_path, typed, told, caplog):
+    name, *rest = typed.split()
+    out = tmp_path / "new" / "o.nii.gz"
+    assert main(["tool", name, str(mask), "-o", str(out), *rest]) == USER_ERROR
+    assert told in caplog.messages[-1]
+    assert not out.parent.exists()
+
+
+def test_a_voxel_that_is_none_is_told_as_such(mask, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["tool", "split", str(mask), "-o", str(tmp_path / "o.nii.gz"), "--keep", "1,2"])
+    assert "argument --keep: wanted a voxel z,y,x, got '1,2'" in capsys.readouterr().err
+
+
+def test_a_folder_is_made_and_one_that_cannot_be_is_told_before_the_work(mask, tmp_path, caplog):
+    out = tmp_path / "new" / "deep" / "o.nii.gz"
+    assert main(["tool", "fill-holes", str(mask), "-o", str(out)]) == DONE
+    assert out.is_file()
+    arguments = ["tool", "fill-holes", str(tmp_path / "absent"), "-o", str(mask / "o.nii.gz")]
+    assert main(arguments) == USER_ERROR
+    assert "which is a file" in caplog.messages[-1]  # and not that the labels are absent
+
+
+def test_the_help_tells_the_defaults():
+    told = {"mm": "1", "ml": "0.1", "axis": "0; fill-holes: in 3D"}
+    command = parse(build_parser(), ["tool", "smooth", "a", "-o", "b"]).parser
+    for action in command._actions:
+        if action.dest in told:
+            assert action.help.endswith(f"(default: {told[action.dest]})")
+    needed = {"split": {"into": 2}, "merge": {"other": 2}}
+    calls = [tool_from_json({"tool": n, "label": 1, **needed.get(n, {})}) for n in TOOLS]
+    assert {call.mm for call in calls if hasattr(call, "mm")} == {1}
+    assert {call.ml for call in calls if hasattr(call, "ml")} == {0.1}
+    axes = {call.name: call.axis for call in calls if hasattr(call, "axis")}
+    assert axes == {"fill-between": 0, "copy-slice": 0, "fill-holes": None}

@@ -8,6 +8,7 @@ import pytest
 
 from ka2er_training.cli import main
 from ka2er_training.presets import PRESETS
+from ka2er_training.registry import rollback
 from ka2er_training.settings import parse_settings, read_settings, with_task
 from ka2er_training.workspace import FOLDERS, Workspace
 from napari_ka2er.core.errors import UserError
@@ -156,6 +157,15 @@ def test_a_lock_is_exclusive_and_freed_by_a_kill(balls):
         pass
     with balls.lock("expert-balls"):  # although the first lock object still exists
         pass
+
+
+def test_a_lock_that_cannot_be_written_is_one_line(workspace):
+    """Also root, who may write everywhere, cannot make a file in a file."""
+    (workspace.folder / "runs").rmdir()
+    (workspace.folder / "runs").write_text("")
+    for take in (lambda: workspace.lock("task-add"), lambda: rollback(workspace)):
+        with pytest.raises(UserError, match=f"to write in {workspace.folder / 'runs'}"):
+            take()
 
 
 def test_the_settings_file_is_plain_toml(balls):

@@ -36,6 +36,8 @@ GROUPS = (
     "tool",
 )
 
+STUDENT_HELP = "a student's folder, a workspace (its current student), or 'sample'"
+
 DONE, USER_ERROR, REFUSED, INTERRUPTED = 0, 2, 3, 130
 READER_GONE = 141  # as a shell says of a program that a closed pipe ended
 
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     from napari_ka2er.core.errors import CancelledError, UserError
 
-    args = build_parser().parse_args(argv)
+    args = parse(build_parser(), argv)
     logging.basicConfig(level=args.log_level, format="%(message)s", stream=sys.stderr)
     try:
         result = args.run(args)
@@ -131,13 +133,47 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments of a command; wrong ones end the program with the command's usage.
+
+    A command's list, or its last argument that may be left out, may stand behind options: argparse
+    itself takes it for empty as soon as it has read the argument before it.
+    """
+    args, left = parser.parse_known_args(argv)
+    if left and not _taken(args, left):
+        args.parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return args
+
+
+def _taken(args: argparse.Namespace, left: list[str]) -> bool:
+    """Give what argparse left to the command's argument that may take it; tell if there is one."""
+    if any(text.startswith("-") for text in left):
+        return False
+    for action in (a for a in args.parser._actions if not a.option_strings):
+        values = [args.parser._get_value(action, text) for text in left]
+        there = getattr(args, action.dest)
+        if action.nargs in ("*", "+"):
+            setattr(args, action.dest, [*there, *values])
+            return True
+        if action.nargs == "?" and there is None and len(values) == 1:
+            setattr(args, action.dest, values[0])
+            return True
+    return False
+
+
 def add_command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
     """Return the parser of a new command that every command's common options are added to."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING"])
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, parser=command)
     return command
+
+
+def given(args: argparse.Namespace, *names: str) -> list[str]:
+    """Return those of the options `names` that have other values than by default, as typed."""
+    differ = [name for name in names if getattr(args, name) != args.parser.get_default(name)]
+    return [f"--{name.replace('_', '-')}" for name in differ]
 
 
 def add_device(command: argparse.ArgumentParser) -> None:

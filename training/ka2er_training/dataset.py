@@ -30,7 +30,7 @@ from ka2er_training.workspace import (
 )
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_labels, write_labels, write_volume
-from napari_ka2er.core.io.atomic import remove, replacing
+from napari_ka2er.core.io.atomic import left_behind, remove, replacing
 from napari_ka2er.core.task import Task
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _install(
     """
     target = workspace.folder / "datasets" / record.dataset
     kept = [(one, split) for one, split in cases if split]
-    for left in target.parent.glob(".????????-Dataset[0-9][0-9][0-9]_*"):
+    for left in left_behind(target.parent):
         remove(left)
     with replacing(target) as partial:
         _write_dataset(partial, record, source, options, kept)

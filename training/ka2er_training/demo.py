@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.inputs import stem_of
 from ka2er_training.overlay import write_overlay
 from ka2er_training.prediction import Wanted, predict_files
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_labels, read_volume
 
 if TYPE_CHECKING:
@@ -76,6 +77,16 @@ def _picture(predictor: Predictor, result: dict[str, Any]) -> Path:
 
 
 def open_napari(volume: Path) -> None:
-    """Open napari with a volume and the plugin's widget; returns when it is closed."""
+    """Open napari with a volume and the plugin's widget; returns when it is closed.
+
+    Raises
+    ------
+    UserError
+        If napari is not installed, or cannot open a window.
+    """
     command = [sys.executable, "-m", "napari", str(volume), "--with", "napari-ka2er"]
-    subprocess.run(command, check=True)
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        got = f"an end with status {status}, for the reason above"
+        remedy = "ka2er demo --headless needs no window, pip install 'napari-ka2er[all]' brings one"
+        raise UserError("napari with a window", got, remedy)

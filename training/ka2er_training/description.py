@@ -7,11 +7,12 @@ from typing import Any
 
 from ka2er_training.exported import describe_export
 from napari_ka2er.core.io import is_readable, read_volume
+from napari_ka2er.core.student_card import student_in
 from napari_ka2er.model.catalogue import find_student
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Return what a student's folder, an exported student or a volume is.
+    """Return what a student's folder, a workspace's student, an exported one or a volume is.
 
     Raises
     ------
@@ -23,7 +24,7 @@ def describe(name: str) -> dict[str, Any]:
         return exported
     if path.exists() and not (path / "student.json").is_file() and is_readable(path):
         return describe_volume(path)
-    return describe_student(find_student(name))
+    return describe_student(student_in(find_student(name)))
 
 
 def describe_student(folder: Path) -> dict[str, Any]:

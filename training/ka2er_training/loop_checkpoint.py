@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.atomic import remove, replacing
+from napari_ka2er.core.io.atomic import left_behind, remove, replacing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +40,8 @@ def read_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
     UserError
         If the file is no checkpoint, or holds more than tensors and plain data.
     """
-    for left_behind in folder.glob(f".*-{FILE}"):  # by a process that was killed while writing
-        remove(left_behind)
+    for path in left_behind(folder) if folder.is_dir() else ():
+        remove(path)
     if not (folder / FILE).exists():
         return None
     try:

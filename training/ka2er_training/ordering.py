@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ka2er_training.inputs import earlier_results, list_inputs, read_ahead
+from ka2er_training.label_folders import without_label_folders
 from ka2er_training.segmenters import ExpertSegmenter, StudentSegmenter
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.io import is_label_map
@@ -76,7 +77,7 @@ def order_files(
         If `cancelled` says so.
     """
     loaded.config.entry(task)  # also a random order is of a task that there is
-    found = list_inputs(inputs)
+    found = without_label_folders(list_inputs(inputs), inputs)
     earlier = earlier_results(found, inputs)
     paths = [path for path in found if path not in earlier]
     if by == "random":

@@ -18,11 +18,12 @@ from ka2er_training.inputs import (
     target_of,
     without_results,
 )
+from ka2er_training.label_folders import without_label_folders
+from ka2er_training.tasks_that_fit import fits_of
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import is_label_map, write_labels, write_volume
 from napari_ka2er.core.io.atomic import make_folder
 from napari_ka2er.model.maps import expert_names, uncertainty_map
-from napari_ka2er.model.ranking import TaskFit, taken_or_refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
 
     from napari_ka2er.core.volume import Volume
     from napari_ka2er.model.predictor import Predictor
+    from napari_ka2er.model.ranking import TaskFit
 
     Progress = Callable[[float, str], None]
 
 logger = logging.getLogger(__name__)
+
+_OTHER_FILES = (".png", ".jpg", ".jpeg", ".json", ".txt", ".csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def predict_files(
     """Segment volumes and write the label maps in their geometry.
 
     The next volume is read while the current one is segmented.  Label maps in a folder are left
-    out, as they may be results of an earlier run.
+    out, as they may be results of an earlier run; so are an nnU-Net data set's folders of labels.
 
     Parameters
     ----------
@@ -104,7 +108,8 @@ def predict_files(
     wanted = replace(wanted, tasks=tuple(dict.fromkeys(wanted.tasks)))
     for task in wanted.tasks:
         predictor.entry(task)
-    names = case_names(list_inputs(inputs, out))
+    _refuse_other_file(out)
+    names = case_names(without_label_folders(list_inputs(inputs, out), inputs))
     check_out(out, len(names), len(wanted.tasks))
     names = without_results(names, inputs, _targets(predictor, names, out, wanted))
     results: list[dict[str, Any]] = []
@@ -124,6 +129,12 @@ def predict_files(
             if len(names) > 1:
                 logger.warning("%s: %s", path, error)
     return _results_or_refuse(results, refused, len(names))
+
+
+def _refuse_other_file(out: Path) -> None:
+    """Refuse a name that means a file which no label map is, and would become a folder's."""
+    if out.suffix.lower() in _OTHER_FILES and not out.is_dir():
+        raise UserError("a folder, or a label map's file, to write to", f"{out}")
 
 
 def _targets(
@@ -164,7 +175,7 @@ def _predict_volume(
 ) -> list[dict[str, Any]]:
     """Segment the current volume, read from `path`."""
     start = time.perf_counter()
-    fits, n_windows = _fits(predictor, wanted, progress)
+    fits, n_windows = fits_of(predictor, name, wanted.tasks, progress)
     seconds = time.perf_counter() - start
     if is_file(out) and len(fits) > 1:
         raise UserError("a folder to write several label maps to", f"the file {out}")
@@ -172,28 +183,17 @@ def _predict_volume(
     for fit in fits:
         target = target_of(out, path, name, fit.task)
         results.append(_predict_task(predictor, fit, target, wanted, progress))
-        logger.info("%s: %s (%s) -> %s", name, fit.task, fit.reason, target)
+        why = f"named, found {_sum_ml(results[-1])}" if wanted.tasks else fit.reason
+        logger.info("%s: %s (%s) -> %s", name, fit.task, why, target)
     results[0]["windows"] += n_windows
     results[0]["seconds"] = round(results[0]["seconds"] + seconds, 2)
     return results
 
 
-def _fits(
-    predictor: Predictor, wanted: Wanted, progress: Progress | None
-) -> tuple[list[TaskFit], int]:
-    """Return the tasks to carry out, and why; and how many windows were encoded to find them."""
-    if wanted.tasks:
-        return [TaskFit(task, 1.0, "named", taken=True) for task in wanted.tasks], 0
-    n_windows = 0
-
-    def count(share: float, what: str) -> None:
-        nonlocal n_windows
-        n_windows += share < 1  # told before each window, and once when all are encoded
-        if progress is not None:
-            progress(share, what)
-
-    fits = predictor.rank_tasks(progress=count)
-    return taken_or_refuse(fits, predictor.volume.name), n_windows
+def _sum_ml(result: dict[str, Any]) -> str:
+    """Return the size of all that was found."""
+    ml = sum(result["volumes_ml"].values())
+    return f"{ml:.0f} ml" if ml >= 100 else f"{ml:.3g} ml"
 
 
 def _predict_task(

@@ -14,10 +14,7 @@ import json
 import logging
 import re
 import shutil
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from ka2er_training.history import Past, append, new_event, past_of, read_events
 from ka2er_training.workspace import read_json, write_text
@@ -26,7 +23,8 @@ from napari_ka2er.core.io.atomic import remove, replacing
 from napari_ka2er.core.student_card import read_student_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from ka2er_training.history import Event, State
@@ -35,7 +33,8 @@ if TYPE_CHECKING:
     from napari_ka2er.model.student import Student
 
 _VERSION = re.compile(r"v\d{4,}")
-_LEFT_BEHIND = re.compile(r"\.(.*-)?v\d{4,}(-.*)?")  # what a killed process was writing
+# What a killed process was writing, under `replacing`'s names of today and of earlier days.
+_LEFT_BEHIND = re.compile(r"\.([0-9a-f]{8}-(new|old)|(.*-)?v\d{4,}(-.*)?)")
 _PATIENCE_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -155,9 +154,9 @@ def rollback(workspace: Workspace, reason: str = "") -> str:
         known = versions(workspace)
         earlier = [name for name in _past(workspace).stack[:-1] if name in known]
         if not earlier:
-            raise UserError(
-                "a version that was current before", f"none before {current(workspace)}"
-            )
+            now = current(workspace)
+            got = "no student so far" if now is None else f"none before {now}"
+            raise UserError("a version that was current before", got)
         _switch(workspace, "rolled back", earlier[-1], reason)
     return earlier[-1]
 
@@ -247,7 +246,12 @@ def _reconcile(workspace: Workspace) -> None:
 
 
 def _note(workspace: Workspace, kind: Any, version: str, **more: Any) -> None:
-    append(_journal(workspace), new_event(kind, version, **more))
+    path = _journal(workspace)
+    try:
+        append(path, new_event(kind, version, **more))
+    except OSError as error:
+        got, remedy = error.strerror or f"{error}", "check permissions and free space"
+        raise UserError(f"to write {path}", got, remedy) from error
 
 
 def _same(workspace: Workspace, text: Mapping[str, Any]) -> str | None:
@@ -281,17 +285,6 @@ def _past(workspace: Workspace) -> Past:
     return past_of(history(workspace))
 
 
-@contextmanager
-def _lock(workspace: Workspace) -> Iterator[None]:
+def _lock(workspace: Workspace) -> AbstractContextManager[object]:
     """Wait until no other process changes the registry."""
-    lock = FileLock(workspace.folder / "runs" / "registry.lock")
-    try:
-        lock.acquire(timeout=_PATIENCE_S)
-    except Timeout as error:
-        remedy = "wait for it to end or stop it"
-        got = "another process that changes it"
-        raise UserError(f"the registry of {workspace.folder}", got, remedy) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return workspace.lock("registry", _PATIENCE_S)

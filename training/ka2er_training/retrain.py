@@ -227,7 +227,10 @@ def _check(workspace: Workspace, packages: Sequence[Path], options: RoundOptions
             logger.error("%s: %s", path, problem)
         found += len(problems)
     if found:
-        raise UserError("packages that the workspace can take", f"{found} problems, listed above")
+        raise UserError(
+            "packages that the workspace can take",
+            f"{found} problem{'s' * (found > 1)}, listed above",
+        )
 
 
 def _run(work: RoundWork) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io import read_labels, read_volume, write_labels
+from napari_ka2er.core.io import check_target, read_labels, read_volume, write_labels
+from napari_ka2er.core.io.atomic import make_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,14 +41,17 @@ def apply_to_file(
     Raises
     ------
     UserError
-        If a file cannot be read, the image lies elsewhere, or the tool cannot do its work.
+        If a file cannot be read or written, the image lies elsewhere, or the tool cannot do its
+        work.
     """
+    check_target(out)  # before the work, not after
     like = read_volume(labels)
     before, lattice = read_labels(labels)
     intensities = None if image is None else _intensities(image, like)
     region, wanted = call.apply(before, intensities, lattice)
     after = before.astype(np.promote_types(before.dtype, wanted.dtype))
     after[region] = wanted
+    make_folder(out.parent)
     write_labels(out, after, like)
     n_changed = int(np.count_nonzero(after != before))
     return {"tool": call.to_json(), "out": str(out), "n_changed": n_changed}

@@ -165,7 +165,7 @@ class Workspace:
         Raises
         ------
         UserError
-            If another process holds it.
+            If another process holds it, or the system refuses to write it.
         """
         lock = FileLock(self.folder / "runs" / f"{name}.lock")
         try:
@@ -175,6 +175,9 @@ class Workspace:
             raise UserError(
                 f"{name} to be idle in {self.folder}", "another process at work", remedy
             ) from error
+        except OSError as error:
+            got, remedy = error.strerror or f"{error}", "check permissions and free space"
+            raise UserError(f"to write in {self.folder / 'runs'}", got, remedy) from error
 
     def _cases(self, task: str, split: str) -> list[Case]:
         """Return the cases of one split, in the order of their ids."""

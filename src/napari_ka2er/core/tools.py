@@ -75,10 +75,19 @@ class Split(ToolCall):
     two largest parts goes.
     """
 
-    into: int = 1
+    into: int
     keep: Index | None = None
     split: Index | None = None
     name: ClassVar[str] = "split"
+
+    def __post_init__(self) -> None:
+        ToolCall.__post_init__(self)  # super() does not work in classes with slots
+        if self.into == self.label:
+            raise UserError("another label for the part that goes", f"label {self.label} twice")
+        if (self.keep is None) != (self.split is None):
+            lacking = "split" if self.split is None else "keep"
+            remedy = "give both, or neither to let the tool choose"
+            raise UserError("a voxel to keep and one to split off", f"none to {lacking}", remedy)
 
     def _change(self, labels: Labels, image: NDArray[Any] | None, lattice: Geometry) -> Change:
         if self.keep is None or self.split is None:
@@ -121,6 +130,12 @@ class Grow(ToolCall):
     intensity: tuple[float, float] | None = None
     name: ClassVar[str] = "grow"
 
+    def __post_init__(self) -> None:
+        ToolCall.__post_init__(self)
+        if self.intensity is not None and not self.intensity[0] <= self.intensity[1]:
+            low, high = self.intensity
+            raise UserError("intensities from low to high", f"{low:g} to {high:g}")
+
     def _change(self, labels: Labels, image: NDArray[Any] | None, lattice: Geometry) -> Change:
         region, wanted = editing.grow(labels, self.label, self.mm, lattice.spacing)
         if self.intensity is not None:
@@ -162,12 +177,15 @@ class Merge(ToolCall):
     A voxel has one label at a time, so of the logical operations only this one changes anything.
     """
 
-    other: int = 1
+    other: int
     name: ClassVar[str] = "merge"
 
-    def _change(self, labels: Labels, image: NDArray[Any] | None, lattice: Geometry) -> Change:
+    def __post_init__(self) -> None:
+        ToolCall.__post_init__(self)
         if self.other == self.label:
             raise UserError("two labels to merge", f"label {self.label} twice")
+
+    def _change(self, labels: Labels, image: NDArray[Any] | None, lattice: Geometry) -> Change:
         return editing.merge(labels, self.label, self.other)
 
 

@@ -181,17 +181,17 @@ def intensity_fit(known: dict[str, Any], volume: dict[str, Any]) -> tuple[float,
 
 
 def _extent_fit(known: dict[str, Any], extent: Sequence[float]) -> tuple[float, str]:
-    larger = np.asarray(extent) / np.asarray(known["high"])
-    smaller = np.asarray(known["low"]) / np.asarray(extent)
-    factor = float(max(larger.max(), smaller.max()))
-    fit = falling(factor, _EXTENT_FREE, _EXTENT_END - _EXTENT_FREE)
+    sizes = np.asarray(extent, dtype=np.float64)
+    larger, smaller = sizes / np.asarray(known["high"]), np.asarray(known["low"]) / sizes
+    axis = int(np.maximum(larger, smaller).argmax())
+    fit = falling(float(max(larger[axis], smaller[axis])), _EXTENT_FREE, _EXTENT_END - _EXTENT_FREE)
     size = " x ".join(f"{e:.0f}" for e in extent)
     if fit > _LIKE:
         return fit, f"field of view {size} mm fits"
-    is_larger = larger.max() >= smaller.max()
-    limit = " x ".join(f"{e:.0f}" for e in known["high" if is_larger else "low"])
-    word = "larger" if is_larger else "smaller"
-    return fit, f"field of view {size} mm is {word} than in training ({limit} mm)"
+    is_larger = larger[axis] >= smaller[axis]
+    word, end, key = ("larger", "most", "high") if is_larger else ("smaller", "least", "low")
+    limit = f"at {end} {known[key][axis]:.0f} mm"
+    return fit, f"field of view {size} mm is {word} along {'ZYX'[axis]} than in training ({limit})"
 
 
 def _outside(values: Any, limits: dict[str, Any]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import pytest
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import WRITTEN_SUFFIXES, read_labels, write_labels
-from napari_ka2er.core.io.atomic import replacing
+from napari_ka2er.core.io.atomic import left_behind, replacing
 
 
 @pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
@@ -75,3 +75,14 @@ def test_a_replaced_file_keeps_its_mode(tmp_path, image):
     path.chmod(0o640)
     write_labels(path, image.data[::-1], image)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_killed_process_left_is_told_from_everything_else(tmp_path):
+    kept = ["a.nii.gz", ".hidden", "0a1b2c3d-new.nii", ".0a1b2c3d-newer.nii", ".cache-old"]
+    left = [".0a1b2c3d-new.nii.gz", ".ffffffff-old", ".01234567-new"]
+    for name in (*kept, *left):
+        (tmp_path / name).touch()
+    assert sorted(path.name for path in left_behind(tmp_path)) == sorted(left)
+    with replacing(tmp_path / "b.ome.tif") as partial:
+        partial.touch()
+        assert partial in left_behind(tmp_path)

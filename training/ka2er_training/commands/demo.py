@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.cli import add_command, add_device
+from ka2er_training.cli import add_command, add_device, given
 
 if TYPE_CHECKING:
     import argparse
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the commands of this group."""
     command = add_command(commands, "demo", run_demo, "segment the volumes that come with it")
-    command.add_argument("--headless", action="store_true", help="without a window")
+    command.add_argument(
+        "--headless", action="store_true", help="without a window; the options below need it"
+    )
     command.add_argument(
         "--out",
         type=Path,
@@ -28,7 +30,12 @@ def add(commands: Any) -> None:
 
 def run_demo(args: argparse.Namespace) -> dict[str, Any] | None:
     """Segment the sample volumes, or open napari with one of them."""
-    from ka2er_training import demo
+    from napari_ka2er.core.errors import UserError
+
+    ignored = given(args, "out", "mode", "cache_dir", "device")
+    if ignored and not args.headless:
+        raise UserError(f"--headless with {ignored[0]}", "none")
+    from ka2er_training import demo  # seconds of imports
     from ka2er_training.progress import progress_bar
     from napari_ka2er.model.catalogue import find_student, sample_folder
     from napari_ka2er.model.checkpoint import load_student

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.cli import add_command, add_device
+from ka2er_training.cli import add_command, add_device, given
 
 if TYPE_CHECKING:
     import argparse
@@ -45,7 +45,12 @@ def add(commands: Any) -> None:
         action="store_true",
         help="with --unnamed: every piece is first boxed, in its first and its last slice",
     )
-    command.add_argument("--cases", type=int, default=6, help="with --clicks: of each task at most")
+    command.add_argument(
+        "--cases",
+        type=int,
+        default=6,
+        help="with --clicks: of each task at most (default: %(default)s)",
+    )
     add_device(command)
 
 
@@ -54,15 +59,11 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     from ka2er_training.evaluate_workspace import evaluate_workspace
     from ka2er_training.progress import progress_bar
     from ka2er_training.workspace import Workspace
-    from napari_ka2er.core.errors import UserError
     from napari_ka2er.model.device import resolve_device
 
+    _refuse_ignored(args)
     workspace = Workspace.open(args.folder)
     device = str(resolve_device(args.device))
-    if args.perfect_mm is not None and not (args.clicks and args.perfect_mm > 0):
-        raise UserError("--clicks N with --perfect-mm, and more than 0 mm", f"{args.perfect_mm:g}")
-    if args.unnamed and args.clicks is None:
-        raise UserError("--clicks N with --unnamed", "none")
     if args.clicks is not None:
         return _clicks(args, workspace, device)
     with progress_bar() as progress:
@@ -79,14 +80,24 @@ def run_evaluate(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _refuse_ignored(args: argparse.Namespace) -> None:
+    """Refuse options that would not count."""
+    from napari_ka2er.core.errors import UserError
+
+    of_clicks = given(args, "perfect_mm", "unnamed", "boxed", "cases")
+    if of_clicks and args.clicks is None:
+        raise UserError(f"--clicks N with {of_clicks[0]}", "none")
+    if args.perfect_mm is not None and not args.perfect_mm > 0:
+        raise UserError("--perfect-mm of more than 0 mm", f"{args.perfect_mm:g}")
+    of_students = given(args, "clicks", "student", "mode")
+    if of_students and args.experts:
+        raise UserError(f"{of_students[0]} or --experts", "both", "leave one out")
+
+
 def _clicks(args: argparse.Namespace, workspace: Workspace, device: str) -> dict[str, Any]:
     """Print what clicks add."""
     from ka2er_training.evaluate_clicks import ClickPlan, evaluate_clicks
-    from napari_ka2er.core.errors import UserError
 
-    if args.experts:
-        remedy = "leave one out, as experts answer no clicks"
-        raise UserError("--clicks or --experts", "both", remedy)
     plan = ClickPlan(
         args.clicks,
         args.cases,

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.cli import add_command
+from ka2er_training.cli import STUDENT_HELP, add_command
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     command = add_command(
         commands, "export", run_export, "write a student for other programs: MONAI bundle or ONNX"
     )
-    command.add_argument("student", metavar="STUDENT", help="a student's folder, or 'sample'")
+    command.add_argument("student", metavar="STUDENT", help=STUDENT_HELP)
     command.add_argument("--to", required=True, choices=["monai-bundle", "onnx"])
     command.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="a folder")
     command.add_argument("--task", default="", help="of the student; needed if it has several")

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.cli import add_command, add_device
+from ka2er_training.cli import STUDENT_HELP, add_command, add_device
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _add_prompts(command: argparse.ArgumentParser) -> None:
 
 def _add_order(commands: Any) -> None:
     command = add_command(commands, "order", run_order, "which volumes to correct first")
-    command.add_argument("student", metavar="STUDENT", help="a student's folder, or 'sample'")
+    command.add_argument("student", metavar="STUDENT", help=STUDENT_HELP)
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="file or folder")
     command.add_argument("--task", required=True)
     command.add_argument(
@@ -78,7 +78,7 @@ def _add_order(commands: Any) -> None:
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("student", metavar="STUDENT", help="a student's folder, or 'sample'")
+    command.add_argument("student", metavar="STUDENT", help=STUDENT_HELP)
     command.add_argument("-o", "--out", type=Path, required=True, metavar="OUT")
     command.add_argument("--mode", default="sparse", choices=["sparse", "full", "distilled"])
     command.add_argument("--cache-dir", type=Path, help="default: the user's cache folder")
@@ -96,9 +96,10 @@ def _add_level(command: argparse.ArgumentParser) -> None:
 
 
 def _loaded(args: argparse.Namespace) -> LoadedStudent:
+    from napari_ka2er.core.student_card import student_in
     from napari_ka2er.model.catalogue import find_student
 
-    folder = find_student(args.student)  # before seconds of imports
+    folder = student_in(find_student(args.student))  # before seconds of imports
     from napari_ka2er.model.checkpoint import load_student
     from napari_ka2er.model.device import resolve_device
 

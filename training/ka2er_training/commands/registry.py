@@ -99,8 +99,11 @@ def run_diff(args: argparse.Namespace) -> dict[str, Any]:
     from ka2er_training.progress import progress_bar
     from ka2er_training.version_diff import diff_versions
     from ka2er_training.workspace import Workspace
+    from napari_ka2er.core.errors import UserError
     from napari_ka2er.model.device import resolve_device
 
+    if args.cases < 0:
+        raise UserError("--cases of at least 0", f"{args.cases}")
     workspace = Workspace.open(args.folder)
     with progress_bar() as progress:
         result: dict[str, Any] = diff_versions(

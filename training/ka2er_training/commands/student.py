@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.cli import add_command
+from ka2er_training.cli import STUDENT_HELP, add_command
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "path",
         metavar="PATH",
-        help="a student's folder, 'sample', an exported student, or a volume",
+        help=f"a volume, an exported student, or {STUDENT_HELP}",
     )
     cache = commands.add_parser(
         "cache", help="what is kept of volumes", description="What is kept of volumes."
@@ -38,21 +38,12 @@ def add(commands: Any) -> None:
 def run_info(args: argparse.Namespace) -> dict[str, Any]:
     """Describe a student or a volume."""
     from ka2er_training.description import describe
+    from ka2er_training.description_text import text_of
 
     result = describe(args.path)
     if not args.json:
-        _show(result)
+        sys.stdout.write(text_of(result) + "\n")
     return result
-
-
-def _show(result: dict[str, Any], indent: str = "") -> None:
-    """Write a nested table as lines."""
-    for key, value in result.items():
-        if isinstance(value, dict):
-            sys.stdout.write(f"{indent}{key}\n")
-            _show(value, indent + "  ")
-        else:
-            sys.stdout.write(f"{indent}{key}: {value}\n")
 
 
 def run_cache_ls(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -61,8 +52,8 @@ def run_cache_ls(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     from napari_ka2er.model.cache import Cache
 
-    rows = []
-    for entry in Cache(args.cache_dir).entries():
+    rows, cache = [], Cache(args.cache_dir)
+    for entry in cache.entries():
         rows.append(
             {
                 "key": entry.key,
@@ -74,6 +65,8 @@ def run_cache_ls(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "used": datetime.fromtimestamp(entry.used).isoformat(timespec="seconds"),
             }
         )
+    if not rows:
+        logger.info("%s: nothing is kept there", cache.folder)
     if not args.json:
         for row in rows:
             sys.stdout.write("  ".join(str(value) for value in row.values()) + "\n")

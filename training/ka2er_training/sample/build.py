@@ -99,7 +99,7 @@ def build_sample(
     """
     tell = progress or (lambda share, text: None)
     with first_alone():
-        workspace = _open_or_create(workspace_folder)
+        workspace = _open_or_create(workspace_folder, data)
         for i, name in enumerate(TASKS):
             tell(0.1 * i, f"task {name}")
             workspace = _task(workspace, name, data, seed)
@@ -116,9 +116,12 @@ def build_sample(
     return ship(workspace, out)
 
 
-def _open_or_create(folder: Path) -> Workspace:
+def _open_or_create(folder: Path, data: SampleData) -> Workspace:
+    """Return the workspace; a new one is made only if the data are there."""
     settings = folder / SETTINGS_FILE
     if not settings.exists():
+        for source in (data.hippocampus, data.lungs):
+            read_source(source)
         Workspace.create(folder)
         # A quarter, so that one of the four CTs is held out.
         write_text(settings, settings.read_text("utf-8").replace("share = 0.2\n", "share = 0.25\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from napari_ka2er.core.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}-(new|old)(\..*)?")
 _LONGEST_SUFFIX = 16  # what comes after the first of two dots may be half the name
 
 
@@ -104,6 +106,14 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Return what processes that were killed in `replacing` have left in a folder.
+
+    Also what others are writing there now: who clears it away must know that nobody is.
+    """
+    return [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
 
 
 def _beside(path: Path, word: str = "new") -> Path:
