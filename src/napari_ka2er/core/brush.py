@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ka2er.core.boxes import Region, union, within
+from napari_ka2er.core.boxes import Region, is_empty, union, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,14 +32,14 @@ def stroke(
     radius_mm : float
         The ball's radius; the voxels of the path are covered even if it is 0.
     lattice : Geometry
-        The volume; only its shape and spacing count.
+        The volume; only its shape, and the way from voxel to voxel, count.
     axis : int, optional
         Use a disc in the slices across this axis instead of a ball; the path lies in one slice.
 
     Returns
     -------
     region : tuple of slice
-        The box around the stroke, cut at the volume's borders.
+        The box around the stroke, cut at the volume's borders; empty if all of it is outside.
     covered : ndarray of bool
         Where the brush went, in the box.
     """
@@ -50,7 +50,9 @@ def stroke(
         region = union(region, box)
     covered = np.zeros([part.stop - part.start for part in region], np.bool_)
     for ends, box in zip(segments, boxes, strict=True):
-        distance_mm = _distance_to_segment(box, np.array(ends), lattice.spacing)
+        if is_empty(box):  # outside the volume
+            continue
+        distance_mm = _distance_to_segment(box, np.array(ends), lattice)
         covered[within(box, region)] |= distance_mm <= radius_mm * (1 + 1e-9)
     return region, covered
 
@@ -89,7 +91,9 @@ def limit(
 def _box_around(
     ends: NDArray[np.int_], radius_mm: float, lattice: Geometry, axis: int | None
 ) -> Region:
-    reach = np.floor(radius_mm / np.array(lattice.spacing) + 1e-9).astype(int)
+    # How far a ball reaches along an index: of a sheared lattice farther than radius / spacing.
+    per_mm = np.linalg.norm(np.linalg.inv(lattice.affine[:3, :3]), axis=1)
+    reach = np.floor(radius_mm * per_mm + 1e-9).astype(int)
     if axis is not None:
         reach[axis] = 0
     low = np.clip(ends.min(axis=0) - reach, 0, lattice.shape)
@@ -99,13 +103,13 @@ def _box_around(
 
 
 def _distance_to_segment(
-    box: Region, ends: NDArray[np.int_], spacing_mm: tuple[float, float, float]
+    box: Region, ends: NDArray[np.int_], lattice: Geometry
 ) -> NDArray[np.float64]:
     """Return the distance in mm of the voxels in a box to the line between two voxels."""
-    scale = np.array(spacing_mm)
-    voxels = np.moveaxis(np.asarray(np.mgrid[box]), 0, -1) * scale
-    start, way = ends[0] * scale, (ends[1] - ends[0]) * scale
+    steps = lattice.affine[:3, :3].T
+    # From the start on: far from the origin, less of a position's digits are left for its fraction.
+    voxels = (np.moveaxis(np.asarray(np.mgrid[box]), 0, -1) - ends[0]) @ steps
+    way = (ends[1] - ends[0]) @ steps
     length = float(way @ way)
-    share = np.clip((voxels - start) @ way / length, 0, 1) if length else 0.0
-    nearest = start + np.multiply.outer(share, way)
-    return np.asarray(np.linalg.norm(voxels - nearest, axis=-1))
+    share = np.clip(voxels @ way / length, 0, 1) if length else 0.0
+    return np.asarray(np.linalg.norm(voxels - np.multiply.outer(share, way), axis=-1))

@@ -2,7 +2,8 @@
 
 No function changes the map it is given, or copies more of it than a box around the label.  Voxels
 that a tool adds are taken from the background only: other labels stay as they are.  Distances are
-in mm and spacings the distance between voxel centres along (Z, Y, X).
+in mm and spacings the distance between voxel centres along (Z, Y, X).  The axes are taken to be at
+right angles: on a sheared lattice (a tilted gantry) distances across its axes are not exact.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Spacing = tuple[float, float, float]
 Index = tuple[int, int, int]
 Change = tuple[Region, Labels]  # the labels wanted in a box
+_SLAB_VOXELS = 2**20  # a distance transform needs about 50 bytes for each
 _FULL = np.ones((3, 3, 3), np.bool_)  # voxels that share a corner are one island
 
 
@@ -119,8 +121,7 @@ def grow(labels: Labels, value: int, distance_mm: float, spacing_mm: Spacing) ->
     """Add the background within a distance of a label, measured between voxel centres."""
     margin = [int(np.ceil(distance_mm / s)) for s in spacing_mm]
     box, part = _crop(labels, value, margin)
-    away = ndimage.distance_transform_edt(part != value, sampling=spacing_mm)
-    return box, _with(part, away <= distance_mm * (1 + 1e-9), value)
+    return box, _with(part, _near(part, value, distance_mm, spacing_mm), value)
 
 
 def shrink(labels: Labels, value: int, distance_mm: float, spacing_mm: Spacing) -> Change:
@@ -129,11 +130,7 @@ def shrink(labels: Labels, value: int, distance_mm: float, spacing_mm: Spacing) 
     The border of the volume counts as nothing: an organ that is cut off there is not shrunk there.
     """
     box, part = _crop(labels, value, (1, 1, 1))
-    mask = part == value
-    if mask.all():
-        return box, part.copy()
-    depth = ndimage.distance_transform_edt(mask, sampling=spacing_mm)
-    return box, _without(part, mask & (depth <= distance_mm * (1 + 1e-9)))
+    return box, _without(part, _near(part, value, distance_mm, spacing_mm, others=True))
 
 
 def copy_slice(labels: Labels, value: int, axis: int, source: int, target: int) -> Change:
@@ -192,6 +189,26 @@ def _islands(
     sizes = np.bincount(islands.ravel())
     sizes[0] = 0
     return box, part, islands, sizes
+
+
+def _near(
+    part: Labels, value: int, distance_mm: float, spacing_mm: Spacing, *, others: bool = False
+) -> NDArray[np.bool_]:
+    """Return what is within a distance of a label, or what of it is so of all `others`.
+
+    Slab by slab, each with as much around it as the distance reaches: farther voxels do not count.
+    """
+    halo = min(int(np.ceil(distance_mm / spacing_mm[0])), len(part))
+    rows = max(1, 2 * halo, _SLAB_VOXELS // max(1, part[0].size))
+    near = np.zeros(part.shape, np.bool_)
+    for start in range(0, len(part), rows):
+        low = max(0, start - halo)
+        away = (part[low : start + rows + halo] != value) != others
+        if away.all():  # nothing to measure to, for which there is no distance
+            continue
+        distance = ndimage.distance_transform_edt(away, sampling=spacing_mm)[start - low :][:rows]
+        near[start : start + rows] = distance <= distance_mm * (1 + 1e-9)
+    return near & (part == value) if others else near
 
 
 def _with(part: Labels, mask: NDArray[np.bool_], value: int) -> Labels:

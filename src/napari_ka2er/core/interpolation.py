@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from napari_ka2er.core.editing import Change, Spacing
     from napari_ka2er.core.edits import Labels
 
+_STACKED = np.zeros((3, 3, 3), np.bool_)  # joins pixels at corners too, and straight across slices
+_STACKED[1] = _STACKED[:, 1, 1] = True
+
 
 def key_slices(labels: Labels, value: int, axis: int) -> list[int]:
     """Return the slices across an axis that have voxels of a label, ascending."""
@@ -36,8 +40,10 @@ def fill_between_slices(
 ) -> Change:
     """Return the labels with a label's gaps between key slices filled by shape interpolation.
 
-    Between two key slices the signed distances to both outlines are averaged.  Outlines that do not
-    overlap are first moved on top of each other: their plain average would leave a gap.
+    Between two key slices the signed distances to both outlines are averaged, piece by piece: of
+    pieces that overlap, or else of the nearest.  Pieces are first moved on top of each other where
+    that makes them overlap more: the plain average of what has moved is too thin, or a gap.  A
+    piece that has no other becomes smaller towards the slice that lacks it.
 
     Parameters
     ----------
@@ -60,7 +66,9 @@ def fill_between_slices(
     ----------
     Raya and Udupa 1990, doi:10.1109/42.52980.
     """
-    drawn = sorted(set(key_slices(labels, value, axis)) & set(keys or range(labels.shape[axis])))
+    drawn = key_slices(labels, value, axis)
+    if keys is not None:
+        drawn = sorted(set(drawn) & set(keys))
     if len(drawn) < 2:
         raise UserError(
             "two slices with the label", f"{len(drawn)}", "draw it on one more slice of this axis"
@@ -75,9 +83,11 @@ def _filled(part: Labels, value: int, axis: int, drawn: list[int], spacing_mm: S
     wanted = part.copy()
     stack = np.moveaxis(wanted, axis, 0)  # a view: filling it fills `wanted`
     for low, high in pairwise(drawn):
-        first, last = stack[low] == value, stack[high] == value
+        if high - low == 1:
+            continue
+        pairs = _pairs(stack[low] == value, stack[high] == value, in_plane)
         for index in range(low + 1, high):
-            shape = _between(first, last, (index - low) / (high - low), in_plane)
+            shape = _between(pairs, (index - low) / (high - low), stack.shape[1:])
             stack[index][stack[index] == value] = 0
             stack[index][shape & (stack[index] == 0)] = value
     return wanted
@@ -93,19 +103,98 @@ def _box_of(labels: Labels, value: int, axis: int, drawn: list[int]) -> Change:
     return region, labels[region]
 
 
-def _between(
-    first: NDArray[np.bool_], last: NDArray[np.bool_], share: float, spacing_mm: tuple[float, ...]
-) -> NDArray[np.bool_]:
-    """Return the outline at `share` of the way from the first slice to the last."""
-    way = np.zeros(2)
-    if not (first & last).any():
-        way = np.subtract(ndimage.center_of_mass(last), ndimage.center_of_mass(first))
-    pad = int(np.ceil(np.abs(way).max())) + 1  # so that an outline moves in from background
-    average = np.zeros(np.add(first.shape, 2 * pad))
-    for mask, weight, step in ((first, 1 - share, share * way), (last, share, (share - 1) * way)):
-        distance = signed_distance(np.pad(mask, pad), spacing_mm)
-        average += weight * ndimage.shift(distance, step, order=1, mode="nearest")
-    return np.asarray(average[pad:-pad, pad:-pad] > 0)
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Signed distances in mm to an outline and to the one it becomes, moved on top of it.
+
+    They start at the pixel `corner`, and `way` is how far the second one was moved back.
+    """
+
+    corner: NDArray[np.int_]
+    way: NDArray[np.int_]
+    first: NDArray[np.float64]
+    last: NDArray[np.float64]
+
+    def pixels(self, share: float) -> NDArray[np.int_]:
+        """Return the pixels, shape (n, 2), at `share` of the way from the first to the last."""
+        inside = (1 - share) * self.first + share * self.last > 0
+        if not inside.any():  # as with a ring and its middle
+            inside = (self.first if share < 0.5 else self.last) > 0
+        return np.asarray(np.argwhere(inside) + self.corner + np.rint(share * self.way).astype(int))
+
+
+def _between(pairs: list[_Pair], share: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the outline in a slice of a shape, at `share` of the way from slice to slice."""
+    pixels = np.concatenate([pair.pixels(share) for pair in pairs])
+    outline = np.zeros(shape, np.bool_)
+    outline[tuple(pixels[((pixels >= 0) & (pixels < shape)).all(axis=1)].T)] = True
+    return outline
+
+
+def _pairs(
+    first: NDArray[np.bool_], last: NDArray[np.bool_], spacing_mm: tuple[float, ...]
+) -> list[_Pair]:
+    """Return the pieces of two slices with what they become."""
+    pieces = _pieces(first, last)
+    pairs = [_aligned(a, b, spacing_mm) for a, b in pieces if len(a) and len(b)]
+    old = [a for a, b in pieces if not len(b)]
+    new = [b for a, b in pieces if not len(a)]
+    if old and new:
+        return pairs + [_aligned(a, b, spacing_mm) for a, b in _nearest(old, new, spacing_mm)]
+    fading = [_fading(a, spacing_mm) for a in old]
+    coming = [_fading(b, spacing_mm) for b in new]
+    return pairs + fading + [_Pair(p.corner, p.way, p.last, p.first) for p in coming]
+
+
+def _pieces(first: NDArray[np.bool_], last: NDArray[np.bool_]) -> list[list[NDArray[np.int_]]]:
+    """Return the pixels of each piece in both slices; those that overlap are one."""
+    parts, _ = ndimage.label(np.stack([first, last]), _STACKED)
+    pieces = []
+    for number, (_, rows, columns) in enumerate(ndimage.find_objects(parts), 1):
+        corner = (rows.start, columns.start)
+        pieces.append([np.argwhere(part[rows, columns] == number) + corner for part in parts])
+    return pieces
+
+
+def _nearest(
+    old: list[NDArray[np.int_]], new: list[NDArray[np.int_]], spacing_mm: tuple[float, ...]
+) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+    """Return each piece with the nearest one of the other slice; pieces may share one."""
+    middles = [np.array([p.mean(axis=0) for p in pieces]) * spacing_mm for pieces in (old, new)]
+    away = np.linalg.norm(middles[0][:, None] - middles[1], axis=-1)
+    onward = {(i, int(j)) for i, j in enumerate(away.argmin(axis=1))}
+    back = {(int(i), j) for j, i in enumerate(away.argmin(axis=0))}
+    return [(old[i], new[j]) for i, j in sorted(onward | back)]
+
+
+def _aligned(
+    first: NDArray[np.int_], last: NDArray[np.int_], spacing_mm: tuple[float, ...]
+) -> _Pair:
+    """Return the pair of two pieces, which are given as pixels."""
+    moved = np.rint(last.mean(axis=0) - first.mean(axis=0)).astype(int)
+    # A piece that only grows on one side stays in place, though its middle moves.
+    laid = [(*_laid(first, last - way), way) for way in (np.zeros(2, int), moved)]
+    one, other, corner, way = max(laid, key=lambda found: np.count_nonzero(found[0] & found[1]))
+    return _Pair(corner, way, signed_distance(one, spacing_mm), signed_distance(other, spacing_mm))
+
+
+def _laid(
+    first: NDArray[np.int_], last: NDArray[np.int_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int_]]:
+    """Return the masks of two pieces in a box around both, with background on its border."""
+    both = np.concatenate([first, last])
+    corner = both.min(axis=0) - 1
+    masks = np.zeros((2, *(both.max(axis=0) + 2 - corner)), np.bool_)
+    for mask, pixels in zip(masks, (first, last), strict=True):
+        mask[tuple((pixels - corner).T)] = True
+    return masks[0], masks[1], corner
+
+
+def _fading(piece: NDArray[np.int_], spacing_mm: tuple[float, ...]) -> _Pair:
+    """Return the pair of a piece and nothing: its rim goes first and its middle last."""
+    mask, _, corner = _laid(piece, piece)
+    distance = signed_distance(mask, spacing_mm)
+    return _Pair(corner, np.zeros(2, int), distance, distance - distance.max())
 
 
 def signed_distance(mask: NDArray[np.bool_], spacing_mm: tuple[float, ...]) -> NDArray[np.float64]:
