@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,35 @@ def test_a_session_that_was_never_exported_or_a_torn_note_tells_of_none(exported
     assert read_exports(folder) == ()
     assert not summarise_session(folder).is_exported
     assert read_exports(tmp_path) == ()
+
+
+BAD = [None, 5, {"package": "x"}, {"package": 3, "digest": "", "n_worked": 1, "time_s": 1.0}]
+
+
+@pytest.mark.parametrize("bad", [*BAD, {"n_worked": float("inf")}])
+def test_a_malformed_note_is_left_out_and_the_others_stay(exported, bad):
+    folder, package = exported
+    [good] = json.loads((folder / "exports.json").read_text("utf-8"))["exports"]
+    entry = {**good, **bad} if isinstance(bad, dict) and "n_worked" in bad else bad
+    (folder / "exports.json").write_text(json.dumps({"exports": [entry, good]}))
+    assert [export.time_s for export in read_exports(folder)] == [100.0]
+    note_export(folder, package, 3, 200.0)
+    assert [export.time_s for export in read_exports(folder)] == [100.0, 200.0]
+
+
+def test_notes_that_cannot_be_read_now_are_not_replaced(exported, monkeypatch):
+    folder, package = exported
+    before = (folder / "exports.json").read_bytes()
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        assert read_exports(folder) == ()
+        with pytest.raises(UserError, match=r"exports.json, got Permission denied; Dataset001 is"):
+            note_export(folder, package, 3, 200.0)
+    assert (folder / "exports.json").read_bytes() == before
 
 
 def test_sessions_that_cannot_be_read_are_told_and_the_others_found(exported, tmp_path):

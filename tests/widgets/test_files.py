@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tests.core.acting import SHAPE, TASK, new_volume
@@ -10,6 +13,7 @@ from napari_ka2er.core.correction import export_package
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import write_volume
 from napari_ka2er.core.package import check_package
+from napari_ka2er.core.session import Session
 from napari_ka2er.core.sessions import create_session
 from napari_ka2er.core.volume import Volume
 from napari_ka2er.widgets import files
@@ -62,3 +66,12 @@ def test_of_several_channels_the_one_that_was_segmented_is_taken(tmp_path):
     correction = files._with_image(folder, files.Who())
     np.testing.assert_array_equal(correction.volume.data, data[1])
     assert check_package(export_package(tmp_path / "Dataset001", [correction])) == []
+
+
+def test_small_structures_of_small_voxels_have_a_size(tmp_path):
+    session = Session(Volume(new_volume().data, np.diag([0.02, 0.02, 0.02, 1.0])), TASK)
+    session.write((slice(0, 2),) * 3, np.ones((2, 2, 2), np.uint8), "brush")
+    desk = SimpleNamespace(session=session, ask=lambda question: question())
+    files.write_volumes(tmp_path / "sizes.json", desk)
+    sizes = json.loads((tmp_path / "sizes.json").read_text("utf-8"))["labels"]
+    assert sizes == {"liver": 6.4e-08, "spleen": 0.0, "vessel": 0.0}  # 8 voxels of 8e-9 ml

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tests.widgets.conftest import settle
 
 from napari_ka2er.core.task import COLORS
@@ -62,6 +63,35 @@ def test_the_next_uncertain_slice_of_the_axis_that_is_shown(started, viewer, qtb
     axis, index = started.shown_slice()
     assert axis == 1
     assert abs(index - int(scores.argmax())) >= 3
+
+
+@pytest.mark.parametrize("how", ["whole", "across another axis"])
+def test_no_slice_of_a_reviewed_volume_is_gone_to(started, viewer, qtbot, failures, how):
+    told: list[str] = []
+    started.told.connect(told.append)
+    n_across_y = started.session.volume.shape[1]
+    started.show_uncertainty()
+    settle(started, qtbot)
+
+    def review(session):
+        if how == "whole":
+            session.review_volume()
+        for index in range(n_across_y if how != "whole" else 0):
+            session.review_slice(1, index)
+
+    started._act(review)
+    settle(started, qtbot)
+    before = started.shown_slice()
+    started.next_uncertain_slice()
+    assert told[-1] == "Every slice is reviewed."
+    assert started.shown_slice() == before
+    started._act(lambda session: session.review_slice(0, 7, False))
+    settle(started, qtbot)
+    started.next_uncertain_slice()
+    assert started.shown_slice() == (0, 7)
+    started.next_uncertain_slice()
+    assert "All uncertain slices were looked at" in told[-1]
+    assert not failures
 
 
 def test_the_volume_is_encoded_in_the_background_and_a_click_comes_first(started, qtbot, failures):

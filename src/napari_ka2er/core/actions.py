@@ -14,6 +14,8 @@ from napari_ka2er.core.prompts import Prompt, prompt_from_json, prompt_to_json
 from napari_ka2er.core.task import Label
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_ka2er.core.edits import Delta
 
 
@@ -120,6 +122,19 @@ class ReviewChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewLoss:
+    """Labels changed in a box that nobody saw change: slices through it are not reviewed any more.
+
+    Parameters
+    ----------
+    bounds : sequence of three (int, int)
+        Where the box starts and stops along (Z, Y, X).
+    """
+
+    bounds: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class StudentChange:
     """From here on this student, in this mode, makes the results."""
 
@@ -139,13 +154,22 @@ class Redo:
 
 Change = Edit | PromptChange | ObjectChange  # what undo takes back
 Action = (
-    Change | LabelChange | StatusChange | LockChange | ReviewChange | StudentChange | Undo | Redo
+    Change
+    | LabelChange
+    | StatusChange
+    | LockChange
+    | ReviewChange
+    | ReviewLoss
+    | StudentChange
+    | Undo
+    | Redo
 )
 
 _PLAIN: dict[str, type] = {
     "status": StatusChange,
     "lock": LockChange,
     "review": ReviewChange,
+    "unreview": ReviewLoss,
     "student": StudentChange,
     "undo": Undo,
     "redo": Redo,

@@ -203,25 +203,35 @@ class EditableLabels:
         return self.commit(self.prepare(region, values), source, detail)
 
     def undo(self) -> bool:
-        """Take back the last step; return whether there was one."""
-        if not self._state.history.n_done:
-            return False
-        self._commit(Undo())
-        return True
+        """Take back the last step; return whether there was one.
+
+        Raises `UserError` if a locked label would lose or gain a voxel.
+        """
+        return self._repeat(Undo())
 
     def redo(self) -> bool:
-        """Make the last undone step again; return whether there was one."""
-        if not self._state.history.n_undone:
-            return False
-        self._commit(Redo())
-        return True
+        """Make the last undone step again; return whether there was one.  Raises like `undo`."""
+        return self._repeat(Redo())
 
     def close(self) -> None:
         """Let others open the session."""
         if self._log is not None:
             self._log.close()
 
+    def _repeat(self, action: Undo | Redo) -> bool:
+        if not self._state.history.step_of(action):
+            return False
+        self._state.require_unlocked(action)
+        self._commit(action)
+        return True
+
     def _commit(self, action: Action) -> None:
+        loss = self._state.review_loss(action)
+        if loss is not None:  # first: a crash in between must not leave a mark on what is unseen
+            self._make(loss)
+        self._make(action)
+
+    def _make(self, action: Action) -> None:
         record = Record(self._clock(), action)
         if self._log is not None:
             record = self._log.append(record)

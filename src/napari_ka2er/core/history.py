@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_ka2er.core.actions import Change, Edit
-from napari_ka2er.core.boxes import union, within
+from napari_ka2er.core.actions import Action, Change, Edit, Redo, Undo
+from napari_ka2er.core.boxes import is_empty, union, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,6 +36,7 @@ class History:
         self._limit_bytes = limit_bytes
         self._done: list[Step] = []
         self._undone: list[Step] = []
+        self._held_bytes = 0  # counted along: a walk through all steps at each push is too slow
         self.is_complete = True
 
     @property
@@ -56,18 +57,23 @@ class History:
     @property
     def held_bytes(self) -> int:
         """Memory that packed boxes take."""
-        steps = (change for step in (*self._done, *self._undone) for change in step)
-        return sum(c.delta.packed.held_bytes for c in steps if isinstance(c, Edit))
+        return self._held_bytes
+
+    def step_of(self, action: Undo | Redo) -> Step:
+        """Return the step that is taken back or made again next; empty if there is none."""
+        steps = self._done if isinstance(action, Undo) else self._undone
+        return steps[-1] if steps else []
 
     def push(self, change: Change) -> None:
         """Add a change, as a step of its own or to the last one, and forget what was undone."""
+        self._held_bytes += _held_bytes([change]) - sum(map(_held_bytes, self._undone))
         self._undone.clear()
         if change.joins and self._done:
             self._done[-1].append(change)
         else:
             self._done.append([change])
-        while len(self._done) > MINIMUM_STEPS and self.held_bytes > self._limit_bytes:
-            self._done.pop(0)
+        while len(self._done) > MINIMUM_STEPS and self._held_bytes > self._limit_bytes:
+            self._held_bytes -= _held_bytes(self._done.pop(0))
             self.is_complete = False
 
     def undo(self) -> Step:
@@ -83,6 +89,33 @@ class History:
     def newest_first(self) -> Iterator[Change]:
         """Yield the changes that are done, the newest first."""
         return (change for step in reversed(self._done) for change in reversed(step))
+
+
+def _held_bytes(step: Step) -> int:
+    return sum(change.delta.packed.held_bytes for change in step if isinstance(change, Edit))
+
+
+def changed_unseen(action: Action, history: History) -> Region | None:
+    """Return the box in which an action, not yet made, changes labels unseen; None if nowhere.
+
+    Whoever paints or calls a tool sees what it does.  What the model finds, and what undo and redo
+    bring back, may lie in any slice, whichever is shown.
+    """
+    match action:
+        case Edit():
+            step: Step = [] if _is_seen(action) else [action]
+        case Undo() | Redo():
+            step = history.step_of(action)
+        case _:
+            return None
+    boxes = [change.delta.region for change in step if isinstance(change, Edit)]
+    boxes = [box for box in boxes if not is_empty(box)]
+    return reduce(union, boxes) if boxes else None
+
+
+def _is_seen(edit: Edit) -> bool:
+    is_of_model = edit.detail.get("tool") == "segment"  # one label of the student, kept as a tool
+    return edit.source in ("brush", "tool") and not is_of_model
 
 
 def toggle(mask: Labels, edit: Edit) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 Slices = frozenset[int]
@@ -56,6 +58,21 @@ class Reviewed:
         slices = [Slices()] * 3
         slices[axis] = Slices(range(shape[axis])) - {index}
         return Reviewed(False, (slices[0], slices[1], slices[2]))
+
+    def without_box(self, bounds: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Reviewed:
+        """Return this region of a volume of this shape without the slices that go through a box.
+
+        Parameters
+        ----------
+        bounds : sequence of three (int, int)
+            Where the box starts and stops along (Z, Y, X).
+        shape : tuple of int
+            Of a volume that was wholly reviewed, the slices across Z beside the box remain.
+        """
+        across_z = Slices(range(shape[0])) if self.whole else self.slices[0]
+        every = (across_z, *self.slices[1:])
+        z, y, x = (s - Slices(range(*ends)) for s, ends in zip(every, bounds, strict=True))
+        return Reviewed(False, (z, y, x))
 
     def has_slice(self, axis: int, index: int, shape: tuple[int, ...]) -> bool:
         """Return whether a slice was marked, or nothing of a volume of this shape was left out."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ka2er.core.correction import MANIFEST
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.hashing import file_digest
 from napari_ka2er.core.io.atomic import replacing
 
@@ -56,23 +57,27 @@ def note_export(folder: Path, package: Path, n_worked: int, time_s: float) -> No
     Raises
     ------
     UserError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or what was noted before cannot be read now.
     """
     made = Export(package.resolve(), file_digest(package / MANIFEST), n_worked, time_s)
-    known = [
-        {**asdict(export), "package": str(export.package)}
-        for export in (*read_exports(folder), made)
-    ]
+    try:
+        before = _read(folder)
+    except OSError as error:  # it would be replaced by the new note alone
+        remedy = f"{package.name} is complete, but its session may be offered again"
+        raise UserError(f"to read {folder / EXPORTS}", f"{error.strerror}", remedy) from error
+    known = [{**asdict(export), "package": str(export.package)} for export in (*before, made)]
     with replacing(folder / EXPORTS) as temporary:
         temporary.write_text(json.dumps({"exports": known}, indent=2) + "\n", "utf-8")
 
 
 def read_exports(folder: Path) -> tuple[Export, ...]:
-    """Return the packages that a session went into, oldest first; none if it cannot be read."""
+    """Return the packages that a session went into, oldest first; none if it cannot be read.
+
+    Notes that are malformed are left out.
+    """
     try:
-        known = json.loads((folder / EXPORTS).read_text("utf-8"))["exports"]
-        return tuple(_export(data) for data in known)
-    except (OSError, ValueError, KeyError, TypeError):
+        return _read(folder)
+    except OSError:
         return ()
 
 
@@ -95,10 +100,24 @@ def packages_in(parent: Path) -> list[Export]:
     return sorted((e for e in found.values() if e.is_there), key=lambda e: -e.time_s)
 
 
-def _export(data: dict[str, Any]) -> Export:
-    return Export(
-        package=Path(data["package"]),
-        digest=str(data["digest"]),
-        n_worked=int(data["n_worked"]),
-        time_s=float(data["time_s"]),
-    )
+def _read(folder: Path) -> tuple[Export, ...]:
+    """Return the well-formed notes; raises `OSError` if the file is there but cannot be read."""
+    try:
+        known = list(json.loads((folder / EXPORTS).read_text("utf-8"))["exports"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ()
+    found = (_export(data) for data in known)
+    return tuple(export for export in found if export is not None)
+
+
+def _export(data: Any) -> Export | None:
+    """Return the export that a note tells of, or None if it is malformed."""
+    try:
+        return Export(
+            package=Path(data["package"]),
+            digest=str(data["digest"]),
+            n_worked=int(data["n_worked"]),
+            time_s=float(data["time_s"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None

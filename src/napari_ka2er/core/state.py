@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ka2er.core.actions import (
+    Action,
     Change,
     Edit,
     LabelChange,
@@ -17,11 +18,13 @@ from napari_ka2er.core.actions import (
     PromptedObject,
     Redo,
     ReviewChange,
+    ReviewLoss,
     StatusChange,
     StudentChange,
     Undo,
 )
-from napari_ka2er.core.history import History, toggle
+from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.history import History, changed_unseen, toggle
 from napari_ka2er.core.review import Reviewed, Status
 
 if TYPE_CHECKING:
@@ -97,9 +100,36 @@ class SessionState:
             case ReviewChange() as mark:
                 self.reviewed = _marked(self.reviewed, mark, self.mask.shape)
                 effects.reviewed = True
+            case ReviewLoss(bounds):
+                self.reviewed = self.reviewed.without_box(bounds, self.mask.shape)
+                effects.reviewed = True
             case StudentChange() as student:
                 self.student = student
         return effects
+
+    def review_loss(self, action: Action) -> ReviewLoss | None:
+        """Return what an action, not yet made, takes from the reviewed region; None if nothing."""
+        box = changed_unseen(action, self.history)
+        if box is None or self.reviewed.is_empty():
+            return None
+        bounds = tuple((part.start, part.stop) for part in box)
+        left = self.reviewed.without_box(bounds, self.mask.shape)
+        return None if left == self.reviewed else ReviewLoss(bounds)
+
+    def require_unlocked(self, action: Undo | Redo) -> None:
+        """Refuse what would change voxels of a locked label, before it is made.
+
+        Raises
+        ------
+        UserError
+            If it would.
+        """
+        edits = [c for c in self.history.step_of(action) if isinstance(c, Edit)]
+        locked = self.locked & {value for edit in edits for value in edit.delta.labels}
+        if locked:
+            names = ", ".join(self.task.label(value).name for value in sorted(locked))
+            got = f"one that changed {names}, which is locked"
+            raise UserError("a step without voxels of locked labels", got, "unlock it first")
 
     def _keep_time(self, time_s: float) -> None:
         if self._time_s is not None:

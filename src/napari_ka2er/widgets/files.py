@@ -58,7 +58,7 @@ def write_volumes(path: Path, desk: SessionDesk) -> str:
         "volume": volume.name,
         "task": task.name,
         "unit": "ml",
-        "labels": {label.name: round(sizes[label.value], 3) for label in task.labels},
+        "labels": {label.name: float(f"{sizes[label.value]:.6g}") for label in task.labels},
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", "utf-8")

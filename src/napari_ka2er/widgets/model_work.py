@@ -92,12 +92,11 @@ class ModelWork(SessionEdits):
         with self._reporting():
             axis, _ = self.shown_slice()
             scores = self._maps.uncertainty.slices[axis]
-            reviewed = self._need().session.state.reviewed.slices[axis]
+            reviewed = self._reviewed(axis, len(scores))
             seen = self._seen.setdefault(axis, set())
             index = next_slice(scores, reviewed, seen)
             if index is None:
-                seen.clear()
-                self.told.emit("All uncertain slices were looked at; the next is the first again.")
+                self._tell_all_seen(seen)
                 return
             seen.add(index)
             layer = self.view.labels if self.view is not None else None
@@ -105,6 +104,17 @@ class ModelWork(SessionEdits):
                 go_to_slice(self._viewer.dims, layer, index)
                 name = "ZYX"[slice_axis(self._viewer.dims, layer)]
                 self.told.emit(f"Slice {index} across {name}: uncertainty {scores[index]:.3f}.")
+
+    def _reviewed(self, axis: int, n_slices: int) -> frozenset[int]:
+        """Return the slices across an axis that were reviewed, one by one or with the volume."""
+        session = self._need().session
+        region, shape = session.state.reviewed, session.volume.shape
+        return frozenset(i for i in range(n_slices) if region.has_slice(axis, i, shape))
+
+    def _tell_all_seen(self, seen: set[int]) -> None:
+        again = "All uncertain slices were looked at; the next is the first again."
+        self.told.emit(again if seen else "Every slice is reviewed.")
+        seen.clear()
 
     def set_filling(self, is_filling: bool) -> None:
         """Encode the volume in the background while nothing else runs, or do not."""

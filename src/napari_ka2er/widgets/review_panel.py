@@ -83,7 +83,7 @@ class ReviewPanel(Panel):
         self.bar.setValue(round(100 * share))
         self.share.setText(describe(reviewed, shape))
         self.whole.setChecked(reviewed.is_whole(shape))
-        emphasise(self.whole, bool(session.state.history.n_done) and not share)
+        emphasise(self.slice, bool(session.state.history.n_done) and not share)
         self._look()
 
     def _look(self, event: Any = None) -> None:
