@@ -28,7 +28,7 @@ test: install
 	$(PYTEST) -n auto --maxprocesses 8
 
 test-slow: install
-	$(PYTEST) -m "slow and not gpu and not gl"
+	$(PYTEST) -m "slow and not gpu and not gl" --timeout 1800
 
 # In a worker: after several napari windows Python may abort at its very end (a reference count in a
 # C extension), when all tests have been reported.
