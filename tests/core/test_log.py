@@ -269,11 +269,11 @@ class BriefSession(Session):
 
     n_left = 0
 
-    def _commit(self, action):
+    def _make(self, action):
         if not self.n_left:
             raise EnoughError
         self.n_left -= 1
-        super()._commit(action)
+        super()._make(action)
 
 
 def twin_of(seed, n_actions):
