@@ -220,9 +220,8 @@ def _dataset(corrections: Sequence[Correction]) -> dict[str, Any]:
         "numTraining": len(corrections),
         "file_ending": SUFFIX,
     }
-    if any(
-        c.volume.geometry.is_sheared for c in corrections
-    ):  # SimpleITK refuses these, nibabel does not
+    # SimpleITK refuses these, nibabel does not.
+    if any(c.volume.geometry.is_sheared for c in corrections):
         dataset["overwrite_image_reader_writer"] = "NibabelIO"
     return dataset
 
