@@ -174,6 +174,7 @@ def napari_alone(viewer: Any, image: Any, clock: Any) -> StallMeter:
         do("brush", lambda centre=centre: paint(viewer, labels, centre, DRAWN))
     for value in range(N_STEPS):
         do("redraw", lambda value=value: fill(value % 2))
+    do("finish", lambda: [viewer.layers.remove(layer) for layer in layers])
     return meter
 
 
