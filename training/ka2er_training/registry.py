@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ka2er_training.history import Past, append, new_event, past_of, read_events
 from ka2er_training.workspace import read_json, write_text
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io.atomic import remove, replacing
+from napari_ka2er.core.io.atomic import left_behind, remove, replacing
 from napari_ka2er.core.student_card import read_student_json
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from napari_ka2er.model.student import Student
 
 _VERSION = re.compile(r"v\d{4,}")
-# What a killed process was writing, under `replacing`'s names of today and of earlier days.
-_LEFT_BEHIND = re.compile(r"\.([0-9a-f]{8}-(new|old)|(.*-)?v\d{4,}(-.*)?)")
 _PATIENCE_S = 60.0
 
 logger = logging.getLogger(__name__)
@@ -270,9 +268,8 @@ def _origin(text: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _next(workspace: Workspace) -> str:
     """Return the name of the next version; names of versions in the history are not used again."""
-    for path in (workspace.folder / "students").iterdir():
-        if _LEFT_BEHIND.fullmatch(path.name):
-            remove(path)
+    for path in left_behind(workspace.folder / "students"):
+        remove(path)
     used = [*versions(workspace), *(event.version for event in history(workspace))]
     return f"v{max((int(name[1:]) for name in used), default=0) + 1:04d}"
 
