@@ -63,6 +63,18 @@ def test_a_linear_function_of_the_world_stays_itself(spacing):
     np.testing.assert_allclose(values[0].numpy(), expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4, 6, 8])
+def test_averaged_features_do_not_depend_on_what_else_is_asked(factor):
+    """A cell of averages cut at the end of a short window was another average."""
+    noise = np.random.default_rng(0).normal(size=(1, 200, 8, 8)).astype(np.float16)
+    feature = Map(noise, np.eye(4))
+    for first in np.linspace(0, factor, 9):
+        affine = np.diag([float(factor), 1, 1, 1])
+        affine[0, 3] = first + (factor - 1) / 2
+        long, short = (align(feature, Geometry((n, 8, 8), affine))[0] for n in (20, 10))
+        torch.testing.assert_close(long[:, :10], short, rtol=0, atol=1e-4)
+
+
 def test_axes_of_the_expert_may_be_in_any_order():
     data = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
     swap = np.eye(4)[[1, 2, 0, 3]]  # the expert's axes are (y, x, z)

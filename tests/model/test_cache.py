@@ -77,6 +77,8 @@ def test_a_store_is_found_again_with_what_was_filled(tmp_path):
         {"spacing_mm": (2.0, 1.0, 1.0)},
         {"window": (32, 64, 64)},
         {"shape": (64, 64, 96)},
+        {"token_centres": {"head": [[0.0, 0.5, 1.0]]}},
+        {"precision": "bfloat16"},
     ],
 )
 def test_whatever_a_result_depends_on_makes_another_store(tmp_path, change):
@@ -89,6 +91,22 @@ def test_a_damaged_store_is_made_anew(tmp_path):
     (tmp_path / "volumes" / IDENTITY.key / "filled.npy").write_bytes(b"")
     assert cache.entries() == []
     assert not cache.open(IDENTITY, len(LATTICE.tiles)).filled.any()
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+@pytest.mark.parametrize("name", [*STRIDES, "filled"])
+def test_a_store_with_a_damaged_array_is_made_anew(tmp_path, name, damage):
+    """NumPy fills a short file up with zeros: logits of 0, which are inside."""
+    cache = Cache(tmp_path)
+    fill(cache.open(IDENTITY, len(LATTICE.tiles)))
+    path = tmp_path / "volumes" / IDENTITY.key / f"{name}.npy"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 4])
+    store = cache.open(IDENTITY, len(LATTICE.tiles))
+    assert not store.filled.any()
+    assert [path.name for path in (tmp_path / "volumes").iterdir()] == [IDENTITY.key]
 
 
 def test_the_least_recently_used_store_goes_first(tmp_path):
@@ -112,19 +130,22 @@ def test_the_store_in_use_stays_even_above_the_limit(tmp_path):
     assert again.filled.all()
 
 
-def test_experts_features_count_and_go_first(tmp_path):
+def test_experts_features_count_and_go_first_but_not_those_in_use(tmp_path):
     cache = Cache(tmp_path)
     fill(cache.open(IDENTITY, len(LATTICE.tiles)))
     size = cache.entries()[0].size_bytes
-    features = cache.experts / "store"
-    features.mkdir(parents=True)
-    (features / "stage0.npy").write_bytes(bytes(4 * size))
-    for path in (features / "stage0.npy", tmp_path / "volumes" / IDENTITY.key / "entry.json"):
-        os.utime(path, (1000, 1000))
-    Cache(tmp_path, limit_bytes=6 * size).shrink()
-    assert features.exists()
+    os.utime(tmp_path / "volumes" / IDENTITY.key / "entry.json", (1000, 1000))
+    for name in ("old", "new"):
+        folder = cache.experts / name
+        folder.mkdir(parents=True)
+        (folder / "stage0.npy").write_bytes(bytes(4 * size))
+        os.utime(folder / "stage0.npy", (2000 if name == "old" else 3000,) * 2)
+    Cache(tmp_path, limit_bytes=10 * size).shrink()
+    assert (cache.experts / "old").exists()
+    Cache(tmp_path, limit_bytes=6 * size).shrink(keep={"old"})
+    assert [path.name for path in cache.experts.iterdir()] == ["old"]
     Cache(tmp_path, limit_bytes=4 * size).shrink()
-    assert not features.exists()
+    assert not list(cache.experts.iterdir())
     assert len(cache.entries()) == 1
 
 

@@ -391,5 +391,5 @@ def test_a_missing_nnunet_is_told_with_the_remedy(tmp_path, model_folder, monkey
     monkeypatch.delitem(sys.modules, "napari_ka2er.model.expert_plan")
     for name in [name for name in sys.modules if name.partition(".")[0] == "nnunetv2"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=r"pip install .napari-ka2er\[train\]"):
+    with pytest.raises(UserError, match=r"pip install .\.\[train\]"):
         Expert.load(tmp_path / "expert")

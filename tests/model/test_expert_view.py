@@ -222,7 +222,8 @@ def test_a_coarse_student_makes_the_expert_cheap(expert):
     fine, coarse = expert.look(volume, FINE), expert.look(volume, (3.0, 3.0, 3.0))
     assert coarse.n_windows < fine.n_windows / 4
     coarse.fill()
-    np.testing.assert_allclose(coarse.stages[0].pitch_mm, 3.0, rtol=0.05)
+    pitch_mm = np.linalg.norm(np.linalg.inv(coarse.stages[0].from_world)[:3, :3], axis=0)
+    np.testing.assert_allclose(pitch_mm, 3.0, rtol=0.05)
 
 
 class TestCache:
@@ -264,10 +265,35 @@ class TestCache:
         assert not view.filled.any()
         assert [path.name for path in tmp_path.glob("[!.]*")] == [entry.parent.name]
 
+    @pytest.mark.parametrize("damage", ["cut", "longer", "missing", "other"])
+    @pytest.mark.parametrize("name", ["stage1.npy", "filled.npy"])
+    def test_a_store_with_a_damaged_array_is_made_anew(self, expert, tmp_path, name, damage):
+        """NumPy fills a short file up with zeros, which would be read as features."""
+        volume = noisy_volume()
+        expert.look(volume, FINE, tmp_path).fill()
+        damage_file(next(tmp_path.glob(f"*/{name}")), damage)
+        view = expert.look(volume, FINE, tmp_path)
+        assert not view.filled.any()
+        assert not any(stage.data.any() for stage in view.stages)
+
     def test_a_full_disk_is_told_before_it_ends_the_process(self, expert, tmp_path, monkeypatch):
+        view = expert.look(noisy_volume(), FINE, tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         with pytest.raises(UserError, match=r"MiB for the experts' features.*cache rm"):
-            expert.look(noisy_volume(), FINE, tmp_path)
+            view.fill()
+        assert not view.filled.any()
+
+    def test_room_is_asked_only_for_the_windows_that_run(self, expert, tmp_path, monkeypatch):
+        volume = noisy_volume((80, 60, 60))
+        view = expert.look(volume, FINE, tmp_path)
+        n_bytes = sum(stage.data.nbytes for stage in view.stages)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=n_bytes // 2))
+        before = taken(view.folder)
+        view.fill(part_of(volume.geometry, (4, 4, 4), (4, 4, 4)))
+        assert 0 < view.filled.sum() < view.n_windows
+        assert taken(view.folder) - before < n_bytes // 2
+        with pytest.raises(UserError, match="MiB for the experts' features"):
+            view.fill()
 
     def test_a_folder_that_cannot_be_written_is_told(self, expert, tmp_path):
         (tmp_path / "file").write_text("")
@@ -298,6 +324,20 @@ class TestCache:
             np.testing.assert_array_equal(a.data[:, b.filled], b.data[:, b.filled])
         view.fill()
         assert view.cost_windows == view.n_windows - n_done
+
+
+def damage_file(path: Path, damage: str) -> None:
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "other":
+        path.write_bytes(bytes(len(content)))
+    else:
+        path.write_bytes(content[: len(content) // 4] if damage == "cut" else content + bytes(8))
+
+
+def taken(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
 
 
 def test_a_window_counts_as_filled_only_after_its_values_are_written(tmp_path):

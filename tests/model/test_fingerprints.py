@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -94,3 +96,25 @@ def test_a_field_of_view_is_told_by_the_axis_that_fits_worst(extent, told):
     known = task_fingerprint([own])
     known["extent_mm"] = {"low": [80, 105, 95], "high": [100, 120, 105]}
     assert f"field of view {told}" in likeness(known, {**own, "extent_mm": extent})[1]
+
+
+def ct(seed, lowest=-1000):
+    generator = np.random.default_rng(seed)
+    kinds = generator.choice([-1000, -800, 40, 600], p=[0.3, 0.3, 0.35, 0.05], size=(20, 24, 28))
+    return volume(np.clip(kinds + generator.normal(0, 20, kinds.shape), lowest, None))
+
+
+def test_one_odd_training_volume_does_not_hide_the_others():
+    prints = [fingerprint(ct(seed)) for seed in range(5)]
+    odd = fingerprint(ct(5, lowest=-40))
+    assert not looks_like_hounsfield(odd["percentiles"])
+    known = task_fingerprint([*prints, odd])
+    assert known["is_hounsfield"] is True
+    assert known["n_volumes"] == 6
+    assert intensity_fit(known, fingerprint(ct(9)))[0] == 1
+    assert known["bands"] == task_fingerprint(prints)["bands"]
+    assert intensity_fit(known, odd)[0] == 0
+    other_way = task_fingerprint([*(fingerprint(mr(seed)) for seed in range(5)), prints[0]])
+    assert other_way["is_hounsfield"] is False
+    assert intensity_fit(other_way, fingerprint(mr(9)))[0] > 0.9
+    assert json.loads(json.dumps(known)) == known

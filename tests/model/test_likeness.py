@@ -55,3 +55,29 @@ def test_corners_and_padding_say_nothing():
     seen = torch.zeros(1, 2, 1)
     assert not image_likeness(image, seen, labelled(LOW_CORNER, PADDING)).any()
     assert image_likeness(image, seen, labelled(LOW_CORNER, NEGATIVE))[:, [1, 3]].all()
+
+
+def test_many_points_on_a_large_map_are_as_all_gaps_at_once_and_take_no_room_for_them():
+    generator = torch.Generator().manual_seed(0)
+    image, dense = (torch.randn(2, c, 60, 50, 70, generator=generator) for c in (1, 4))
+    labels = torch.randint(-1, 4, (2, 32), generator=generator)
+    labels[1] = labels[1].clamp(1, 3)  # one without negative points
+    seen = torch.randn(2, 32, 1, generator=generator), torch.randn(2, 32, 4, generator=generator)
+    cosine = torch.nn.functional.cosine_similarity(
+        seen[1][..., None, None, None], dense[:, None], dim=2
+    )
+    gaps = (image - seen[0][..., None, None]).square()
+    for found, at_once, scales in (
+        (image_likeness(image, seen[0], labels), gaps, (2 * 0.1**2, 2 * 0.3**2)),
+        (dense_likeness(dense, seen[1], labels), 1 - cosine, (1 / 5,)),
+    ):
+        wanted = [
+            torch.exp(-torch.where(of_sign, at_once, math.inf).amin(dim=1) / scale)
+            for scale in scales
+            for of_sign in ((labels == s)[..., None, None, None] for s in (POSITIVE, NEGATIVE))
+        ]
+        torch.testing.assert_close(found, torch.stack(wanted, dim=1), rtol=0, atol=2e-6)
+    with torch.profiler.profile(profile_memory=True) as watched:
+        image_likeness(image, seen[0], labels)
+    largest = max(event.self_cpu_memory_usage for event in watched.events())
+    assert largest <= 2 * 4 * image.nbytes  # the maps and a copy; 32 maps of gaps before

@@ -1,13 +1,16 @@
+import gc
+import weakref
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from tests.model.folders import blob
+from tests.model.folders import blob, make_student_folder
 
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.prompts import Box, Point, Scribble
 from napari_ka2er.core.volume import Volume
+from napari_ka2er.model import expert_look, filling
 from napari_ka2er.model.checkpoint import load_student
 from napari_ka2er.model.predictor import Predictor
 from napari_ka2er.model.roi import enlarged, image_box, is_cut, roi_around
@@ -52,7 +55,7 @@ def test_the_label_map_is_what_the_network_says_at_every_voxel(predictor, loaded
     sure = np.abs(expected) > 0.02  # the cache holds float16
     np.testing.assert_array_equal(result.labels[sure], (expected >= 0)[sure])
     assert 0.05 < result.labels.mean() < 0.95
-    np.testing.assert_allclose(result.probability("c"), 1 / (1 + np.exp(-expected)), atol=0.01)
+    np.testing.assert_allclose(result.logits()[0], expected, atol=0.02)
 
 
 @pytest.mark.parametrize("mode", ["distilled", "sparse", "full"])
@@ -60,9 +63,9 @@ def test_the_label_with_the_highest_probability_wins(loaded, cache, mode):
     predictor = Predictor(loaded, mode, cache)
     predictor.set_volume(blob())
     result = predictor.segment("one")
-    a, b = result.probability("a"), result.probability("b")
+    a, b = result.logits()
     assert set(np.unique(result.labels)) <= {0, 1, 2}
-    np.testing.assert_array_equal(result.labels == 0, np.maximum(a, b) < 0.5)
+    np.testing.assert_array_equal(result.labels == 0, np.maximum(a, b) < 0)
     np.testing.assert_array_equal(result.labels[b > a] == 1, False)
     assert result.labels.dtype == np.uint8
     weights = result.expert_map()
@@ -77,8 +80,8 @@ def test_modes_differ_and_full_runs_every_expert(loaded, tmp_path):
         predictor.set_volume(blob())
         predictor.segment("two")
         results[mode] = np.array(predictor.features("two").store.arrays["logits"])
-        n_run = predictor.features("two").n_experts_run
-        assert n_run == (2 if mode == "full" else 0)
+        n_looked = len(list((tmp_path / "experts").glob("[!.]*")))
+        assert n_looked == (2 if mode == "full" else 0)
     assert np.abs(results["full"] - results["distilled"]).max() > 0.05
 
 
@@ -108,6 +111,124 @@ def test_a_stopped_pass_goes_on_where_it_stopped(loaded, tmp_path):
     assert shares[-1] == 1
     assert shares == sorted(shares)
     assert again.segment("one").n_windows == 0
+
+
+def test_stopping_and_progress_reach_the_experts_windows(loaded, tmp_path):
+    predictor = Predictor(loaded, "full", tmp_path)
+    predictor.set_volume(blob())
+    told = []
+    with pytest.raises(CancelledError):
+        predictor.segment(
+            "one",
+            progress=lambda share, what: told.append((share, what)),
+            cancelled=lambda: len(told) == 3,  # the tile's own, then two windows of an expert
+        )
+    assert [what.split()[:2] for _, what in told] == [["window", "1"], *[["expert", "one,"]] * 2]
+    assert not predictor.features("one").store.filled.any()
+    n_tiles = len(predictor.features("one").lattice.tiles)
+    predictor.segment("one", progress=lambda share, what: told.append((share, what)))
+    shares = [share for share, _ in told[3:]]
+    assert shares == sorted(shares)
+    assert len({what for share, what in told if "expert two" in what and share < 1 / n_tiles}) > 1
+
+
+def test_experts_let_the_volume_go_when_all_tiles_are_filled(loaded, tmp_path, monkeypatch):
+    """Sparse mode fills few of an expert's windows; their preprocessed volume would stay."""
+    images = []
+    prepare = expert_look._prepare
+
+    def prepared(*args):
+        images.append(prepare(*args))
+        weakref.finalize(images[-1], gone.append, len(images))
+        return images[-1]
+
+    gone = []
+    monkeypatch.setattr(expert_look, "_prepare", prepared)
+    wanted = iter([[True, False]])  # by the first tile only
+    monkeypatch.setattr(filling, "choose_experts", lambda *_: next(wanted, [False, False]))
+    features = sparse_features(loaded, tmp_path)
+    features.fill(max_windows=1)
+    (view,) = features._experts._views.values()
+    assert not view.filled.all()
+    del view
+    assert len(images) == 1  # the experts' next window needs it
+    features.fill()
+    images.clear()
+    gc.collect()
+    assert gone == [1]
+
+
+def sparse_features(loaded, folder):
+    predictor = Predictor(loaded, "sparse", folder)
+    predictor.set_volume(blob((100, 20, 10)))  # of which a tile needs a part
+    return predictor.features("one")
+
+
+def test_the_limit_holds_while_tiles_are_filled(loaded, tmp_path):
+    predictor = Predictor(loaded, "full", tmp_path)
+    predictor.cache.limit_bytes = 2**20
+    others = tmp_path / "experts" / "others"
+    others.mkdir(parents=True)
+    (others / "stage0.npy").write_bytes(bytes(2**20))
+    predictor.set_volume(blob())
+    predictor.fill("one", max_windows=1)
+    kept = {path.name for path in (tmp_path / "experts").glob("[!.]*")}
+    assert others.name not in kept
+    assert len(kept) == 2  # these experts look at the next tiles too
+    predictor.fill("one")
+    assert not list((tmp_path / "experts").glob("[!.]*"))
+    assert predictor.features("one").store.folder.is_dir()
+    assert predictor.segment("one").n_windows == 0
+
+
+def test_experts_features_stay_for_other_modes_while_there_is_room(loaded, tmp_path):
+    for mode in ("full", "sparse"):
+        predictor = Predictor(loaded, mode, tmp_path)
+        predictor.set_volume(blob())
+        predictor.segment("two")
+        written = [p.stat().st_mtime_ns for p in sorted((tmp_path / "experts").glob("*/stage*"))]
+        if mode == "full":
+            before = written
+    assert written == before
+
+
+def test_another_place_where_tokens_look_or_another_precision_is_another_result(
+    loaded, tmp_path, monkeypatch
+):
+    def key(mode):
+        predictor = Predictor(loaded, mode, tmp_path)
+        predictor.set_volume(blob())
+        return predictor.features("one").store.identity.key
+
+    modes = ("full", "sparse", "distilled")
+    before = {mode: key(mode) for mode in modes}
+    assert {mode: key(mode) for mode in modes} == before
+    with monkeypatch.context() as changed:
+        entry = loaded.experts["two"].entry
+        moved = [[c + 0.5 for c in centre] for centre in entry["token_centres"]]
+        changed.setitem(entry, "token_centres", moved)
+        assert [key(mode) == before[mode] for mode in modes] == [False, False, True]
+    assert {mode: key(mode) for mode in modes} == before
+    monkeypatch.setattr(filling, "precision", lambda _: torch.bfloat16)
+    assert not any(key(mode) == before[mode] for mode in modes)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_no_finite_numbers_are_refused(predictor, bad):
+    data = np.array(blob().data)
+    data[3, 4, 5] = bad
+    with pytest.raises(UserError, match=r"finite voxels.* of 42000 in scan"):
+        predictor.set_volume(Volume(data, np.eye(4), name="scan"))
+    assert predictor.volume.name == "blob"
+
+
+def test_a_student_without_experts_is_not_blamed_for_trusting_none(tmp_path):
+    folder = make_student_folder(tmp_path / "student", amalgamation="none")
+    predictor = Predictor(load_student(folder), "full", tmp_path / "cache")
+    predictor.set_volume(blob())
+    found = predictor.segment("two").evidence()
+    assert found.volume_ml > 0
+    assert found.null_weight == 0
 
 
 def test_tiles_are_filled_nearest_first(predictor):

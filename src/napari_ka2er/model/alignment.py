@@ -144,12 +144,16 @@ def _pool_factors(matrix: NDArray[np.float64], size: NDArray[np.int_]) -> NDArra
 def _box(
     index: Tensor, size: NDArray[np.int_], factor: NDArray[np.int_]
 ) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Return the part of the map that the tokens need, so that a memory map is read sparingly."""
+    """Return the part of the map that the tokens need, so that a memory map is read sparingly.
+
+    Whole cells of averages, or the last one would be another average in another window: cells up
+    to one and a half beyond a token are interpolated.
+    """
     flat = index.reshape(-1, 3)
     low = np.floor(flat.min(dim=0).values.numpy()).astype(int) - factor
-    high = np.ceil(flat.max(dim=0).values.numpy()).astype(int) + factor + 1
+    end = np.ceil(flat.max(dim=0).values.numpy() + 1.5 * factor - 0.5).astype(int) + 1
     low = np.clip(low, 0, size - 1) // factor * factor
-    return low, np.clip(high, low + 1, size)
+    return low, np.clip(-(-end // factor) * factor, low + 1, size)
 
 
 def align_window(

@@ -94,7 +94,8 @@ class BundleNetwork(nn.Module):
         Raises
         ------
         UserError
-            If the image has no affine or several channels, or the network has no weights.
+            If the image has no affine, several channels, or voxels that are no finite numbers, or
+            the network has no weights.
         """
         if not self.has_weights:
             raise UserError("a network with weights", "none", "load models/model.pt into it first")

@@ -17,6 +17,8 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.tile_store import TileStore
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from napari_ka2er.model.tile_store import Identity
 
 DEFAULT_LIMIT_BYTES = 8 * 2**30
@@ -81,7 +83,7 @@ class Cache:
         return self.folder / "experts"
 
     def open(self, identity: Identity, n_tiles: int) -> TileStore:
-        """Return the store of this identity, made empty where there is none.
+        """Return the store of this identity, made empty where there is none, or it is damaged.
 
         Raises
         ------
@@ -90,11 +92,11 @@ class Cache:
         """
         folder = self._stores / identity.key
         try:
-            if _entry(folder) is None:
+            if _entry(folder) is None or not TileStore.is_whole(folder, identity, n_tiles):
                 shutil.rmtree(folder, ignore_errors=True)
                 self._create(folder, identity, n_tiles)
             os.utime(folder / "entry.json")
-            self.shrink(keep=identity.key)
+            self.shrink(keep={identity.key})
             self._check_room(identity, folder)
             return TileStore(folder, identity)
         except OSError as error:
@@ -144,19 +146,25 @@ class Cache:
             shutil.rmtree(self.experts, ignore_errors=True)
         return freed
 
-    def shrink(self, keep: str = "") -> None:
-        """Drop what was used least recently, but not the entry `keep`, until the limit holds.
+    def shrink(self, keep: Collection[str] = ()) -> None:
+        """Drop what was used least recently, but nothing in `keep`, until the limit holds.
 
-        Experts' features count too, and go first of things used at the same time: they are needed
-        only until their volume's tiles are filled.
+        Experts' features count too, and go first: students' results are made of them and much
+        smaller.  They are not dropped as soon as all tiles are filled, because other modes, grids
+        and students with the same expert read them as well.
+
+        Parameters
+        ----------
+        keep : collection of str
+            Folder names of tile stores and of experts' features that are in use.
         """
-        stores = [(e.used, 1, e.size_bytes, self._stores / e.key) for e in self.entries()]
-        stores += [(_last_write(p), 0, _size(p), p) for p in self.experts.glob("[!.]*")]
+        stores = [(1, e.used, e.size_bytes, self._stores / e.key) for e in self.entries()]
+        stores += [(0, _last_write(p), _size(p), p) for p in self.experts.glob("[!.]*")]
         total = sum(size for _, _, size, _ in stores)
         for _, _, size, path in sorted(stores):
             if total <= self.limit_bytes:
                 return
-            if path.name != keep:
+            if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
                 total -= size
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _DERIVED = "relative_position_index"
 # What PyTorch and MONAI raise where sizes do not go together.
 _UNBUILDABLE = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError)
-_CARD_KEYS = ("version", "created", "lineage", "data", "metrics", "calibration", "notes")
+_CARD_KEYS = ("version", "created", "lineage", "data", "metrics", "notes")
 
 
 def save_student(

@@ -49,16 +49,22 @@ def _best() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Return the context to run a network in: half precision on CUDA, nothing elsewhere.
+def precision(device: torch.device) -> torch.dtype:
+    """Return the type of numbers in which networks run: half precision on CUDA, single elsewhere.
 
     bfloat16 where the GPU has it, because its range needs no scaling; float16 on older ones.  On
     the CPU half precision is slower than single for 3D convolutions.
     """
     if device.type != "cuda":
-        return nullcontext()
+        return torch.float32
     has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast("cuda", torch.bfloat16 if has_bfloat16 else torch.float16)
+    return torch.bfloat16 if has_bfloat16 else torch.float16
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context to run a network in, with the `precision` of its device."""
+    dtype = precision(device)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def place(module: Module, device: torch.device) -> Module:

@@ -66,8 +66,6 @@ class FeatureMap:
     from_world : ndarray, shape (4, 4)
         From world (z, y, x, 1) in mm to fractional indices of `data`.  Holds the crop, the axis
         order, the resampling and where the stage's tokens look.
-    pitch_mm : ndarray, shape (3,)
-        Distance of neighbouring features along the expert's axes.
     field : ndarray, shape (2, 3)
         Lowest and highest index that lies in the image; beyond is padding.
     stage : int
@@ -82,7 +80,6 @@ class FeatureMap:
 
     data: NDArray[np.float16]
     from_world: NDArray[np.float64]
-    pitch_mm: NDArray[np.float64]
     field: NDArray[np.float64]
     stage: int
     stride: tuple[int, ...]

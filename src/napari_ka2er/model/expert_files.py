@@ -91,7 +91,7 @@ def open_plan(plans: dict[str, Any], dataset: dict[str, Any], configuration: str
     try:
         module = importlib.import_module("napari_ka2er.model.expert_plan")
     except ModuleNotFoundError as error:
-        remedy = 'pip install "napari-ka2er[train]"'
+        remedy = 'pip install ".[train]" in the clone'
         got = f"no module {error.name}"
         raise UserError("nnunetv2, which runs the experts", got, remedy) from error
     plan: Plan = module.Plan(plans, dataset, configuration)

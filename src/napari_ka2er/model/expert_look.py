@@ -9,7 +9,7 @@ import torch
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.resampling import grid_of, index_map
-from napari_ka2er.model.device import autocast
+from napari_ka2er.model.device import autocast, precision
 from napari_ka2er.model.expert_features import decode
 from napari_ka2er.model.expert_image import finite, nonzero_box, pad
 from napari_ka2er.model.expert_store import FeatureStore
@@ -59,6 +59,7 @@ def look(
             "expert": expert.digest,
             "spacing_mm": list(spacing),
             "stages": kept,
+            **_rounding(expert.device),
         }
         store = FeatureStore.on_disk(cache_dir, shapes, windows.shape, identity)
     work = Work(
@@ -67,6 +68,12 @@ def look(
     )
     layout = StageLayout(expert.strides, expert.token_centres)
     return ExpertView(grid, windows, store, layout, work)
+
+
+def _rounding(device: torch.device) -> dict[str, str]:
+    """Name the precision where it is not the usual one: stores of before that is named are good."""
+    dtype = precision(device)
+    return {} if dtype == torch.float32 else {"precision": str(dtype)}
 
 
 def working_spacing(planned: Triple, geometry: Geometry, grid_spacing: Triple) -> Triple:

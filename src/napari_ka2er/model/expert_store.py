@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import numpy as np
 from filelock import FileLock
 
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.model.mapped import allocate, is_whole, open_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT_VERSION = 2  # 2: the last window along an axis reaches into no padding
+_BLOCK = 4096
 
 
 class FeatureStore:
@@ -63,7 +64,7 @@ class FeatureStore:
         n_windows: Sequence[int],
         identity: Mapping[str, Any],
     ) -> FeatureStore:
-        """Open the store with this identity, made empty where there is none.
+        """Open the store with this identity, made empty where there is none, or it is damaged.
 
         Parameters
         ----------
@@ -79,7 +80,7 @@ class FeatureStore:
         Raises
         ------
         UserError
-            If the folder cannot be written or has too little room.
+            If the folder cannot be written.
         """
         named = {"format": FORMAT_VERSION, **identity}
         key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
@@ -88,13 +89,42 @@ class FeatureStore:
             cache_dir.mkdir(parents=True, exist_ok=True)
             # Between check and making, another process could make and fill what is removed here.
             with FileLock(cache_dir / f".{folder.name}.lock"):
-                if not _belongs(folder, identity):
+                if not (_belongs(folder, identity) and _is_whole(folder, shapes, n_windows)):
                     _create(folder, shapes, n_windows, identity)
-            _check_room(folder, shapes)
-            maps = {stage: _open(folder / f"stage{stage}.npy") for stage in shapes}
-            return cls(maps, _open(folder / "filled.npy"), folder)
+            maps = {stage: open_mapped(folder / f"stage{stage}.npy") for stage in shapes}
+            return cls(maps, open_mapped(folder / "filled.npy"), folder)
         except OSError as error:
             raise UserError(f"a writable cache in {folder.parent}", f"{error}") from error
+
+    def check_room(self, cores: Mapping[int, Sequence[tuple[slice, ...]]]) -> None:
+        """Refuse now what would later end the process: writing to a mapped file on a full disk.
+
+        Parameters
+        ----------
+        cores : mapping of int to sequence of tuple of slice
+            Per stage, where will be written.
+
+        Raises
+        ------
+        UserError
+            If the disk has too little room for that.
+        """
+        if self.folder is None:
+            return
+        pairs = [(self.maps[stage].shape, core) for stage, some in cores.items() for core in some]
+        needed = min(sum(_room(shape, core) for shape, core in pairs), self._unwritten())
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            wanted = f"{needed / 2**20:.0f} MiB for the experts' features in {self.folder.parent}"
+            remedy = "choose another folder with --cache-dir, or make room with ka2er cache rm"
+            raise UserError(wanted, f"{free / 2**20:.0f} MiB", remedy)
+
+    def _unwritten(self) -> int:
+        """Return the bytes that the maps do not yet take on disk."""
+        assert self.folder is not None
+        files = (path.stat() for path in self.folder.iterdir())
+        written = sum(getattr(stat, "st_blocks", 0) * 512 for stat in files)
+        return sum(array.nbytes for array in self.maps.values()) - written
 
     def write(
         self, index: tuple[int, ...], parts: Mapping[int, tuple[tuple[slice, ...], Any]]
@@ -113,20 +143,19 @@ class FeatureStore:
         self.filled[index] = True
 
 
-def _check_room(folder: Path, shapes: Mapping[int, Sequence[int]]) -> None:
-    """Refuse now what would later end the process: writing to a mapped file on a full disk."""
-    files = (path.stat() for path in folder.iterdir())
-    written = sum(getattr(stat, "st_blocks", 0) * 512 for stat in files)
-    needed = sum(2 * math.prod(shape) for shape in shapes.values()) - written
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        wanted = f"{needed / 2**20:.0f} MiB for the experts' features in {folder.parent}"
-        remedy = "choose another folder with --cache-dir, or make room with ka2er cache rm"
-        raise UserError(wanted, f"{free / 2**20:.0f} MiB", remedy)
+def _room(shape: Sequence[int], core: Sequence[slice]) -> int:
+    """Return the bytes on disk that writing a core (z, y, x) of a map (C, z, y, x) may take.
+
+    Files grow by whole blocks, so that of a row all is counted, of which a core is only a part.
+    """
+    z, y, _ = (s.stop - s.start for s in core)
+    return int(shape[0] * z * (2 * y * shape[3] + _BLOCK))
 
 
-def _open(path: Path) -> Any:
-    return np.load(path, mmap_mode="r+", allow_pickle=False)
+def _is_whole(folder: Path, shapes: Mapping[int, Sequence[int]], n_windows: Sequence[int]) -> bool:
+    """Return whether all arrays are there, as long as `_create` made them."""
+    maps = (is_whole(folder / f"stage{s}.npy", np.float16, shape) for s, shape in shapes.items())
+    return all(maps) and is_whole(folder / "filled.npy", np.bool_, n_windows)
 
 
 def _belongs(folder: Path, identity: Mapping[str, Any]) -> bool:
@@ -148,14 +177,10 @@ def _create(
     building = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         for stage, shape in shapes.items():
-            _allocate(building / f"stage{stage}.npy", np.float16, shape)
-        _allocate(building / "filled.npy", np.bool_, n_windows)
+            allocate(building / f"stage{stage}.npy", np.float16, shape)
+        allocate(building / "filled.npy", np.bool_, n_windows)
         text = json.dumps({"format": FORMAT_VERSION, **identity}, indent=2)
         (building / "entry.json").write_text(text, encoding="utf-8")
         os.replace(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-def _allocate(path: Path, dtype: type, shape: Sequence[int]) -> None:
-    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(shape))

@@ -14,6 +14,7 @@ from napari_ka2er.model.expert_features import FeatureMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -103,7 +104,6 @@ class ExpertView:
         return FeatureMap(
             data=self._store.maps.get(stage, np.zeros((0, *shape), dtype=np.float16)),
             from_world=self.grid.stage(stride, centre),
-            pitch_mm=self.grid.spacing * np.array(stride),
             field=self.grid.field(stride, centre),
             stage=stage,
             stride=tuple(stride),
@@ -115,6 +115,11 @@ class ExpertView:
     def filled(self) -> NDArray[np.bool_]:
         """Which windows have run, by their place along the expert's axes."""
         return self._store.filled
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the features are kept; None in memory."""
+        return self._store.folder
 
     @property
     def n_windows(self) -> int:
@@ -148,9 +153,12 @@ class ExpertView:
         ------
         CancelledError
             If it was stopped; windows that have run are kept.
+        UserError
+            If the disk has too little room for the features.
         """
         with self._lock:
             missing = self.missing(region, read_at)
+            self._check_room(missing)
             for number, index in enumerate(missing, start=1):
                 if cancelled is not None and cancelled():
                     raise CancelledError("the expert was stopped")
@@ -159,6 +167,17 @@ class ExpertView:
                     progress(number / len(missing), f"window {number} of {len(missing)}")
             if self.filled.all():
                 self._image = None
+
+    def _check_room(self, missing: Sequence[tuple[int, ...]]) -> None:
+        if missing:
+            self._store.check_room(
+                {
+                    stage: [
+                        self.windows.core(index, self.stages[stage].stride) for index in missing
+                    ]
+                    for stage in self._store.maps
+                }
+            )
 
     def missing(
         self, region: Geometry | None = None, read_at: Mapping[int, int] | None = None

@@ -10,30 +10,26 @@ import torch
 
 from napari_ka2er.core.errors import CancelledError
 from napari_ka2er.core.resampling import student_image
-from napari_ka2er.model.alignment import align_window, token_geometry
-from napari_ka2er.model.device import autocast
+from napari_ka2er.model.alignment import token_geometry
+from napari_ka2er.model.device import autocast, precision
+from napari_ka2er.model.expert_views import ExpertViews, part_of
 from napari_ka2er.model.fingerprints import fingerprint
 from napari_ka2er.model.routing import choose_experts, knowing_experts, shared_outputs
 from napari_ka2er.model.tile_store import Identity
 from napari_ka2er.model.tiles import STEP, Lattice, region_geometry, tiled_grid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
     from napari_ka2er.core.volume import Geometry, Volume
-    from napari_ka2er.model.alignment import WindowFeatures
     from napari_ka2er.model.cache import Cache
     from napari_ka2er.model.config import Mode, TaskEntry
-    from napari_ka2er.model.expert_view import ExpertView
+    from napari_ka2er.model.expert_views import Cancelled as Cancelled
+    from napari_ka2er.model.expert_views import Progress as Progress
     from napari_ka2er.model.loaded import LoadedStudent
     from napari_ka2er.model.student import Encoded
     from napari_ka2er.model.tiles import Region, Tile
-
-    Progress = Callable[[float, str], None]
-    Cancelled = Callable[[], bool]
 
 
 class GridFeatures:
@@ -64,8 +60,7 @@ class GridFeatures:
         self.outputs = shared_outputs(loaded.config, entry)
         self.geometry: Geometry = tiled_grid(volume.geometry, entry.spacing_mm, entry.window)
         self.lattice = Lattice(self.geometry.shape, entry.window)
-        self.n_experts_run = 0
-        self._views: dict[str, ExpertView] = {}
+        self._experts = ExpertViews(loaded, volume, entry.spacing_mm, cache.experts)
         self._tiles = self.lattice.tiles
         self.store = cache.open(self._identity(), len(self._tiles))
 
@@ -87,7 +82,14 @@ class GridFeatures:
             self.geometry.shape,
             channels,
             self._volume.name,
+            self.loaded.experts.token_centres if self._has_experts else {},
+            str(precision(self.loaded.device)).removeprefix("torch."),
         )
+
+    @property
+    def _has_experts(self) -> bool:
+        """Whether any expert may be asked."""
+        return self.mode != "distilled" and bool(self.loaded.student.coarse)
 
     @cached_property
     def image(self) -> NDArray[np.float32]:
@@ -146,7 +148,8 @@ class GridFeatures:
         max_windows : int, optional
             Stop after this many.
         progress, cancelled : callable, optional
-            Told the share that is done and what is being done; asked before each window.
+            Told the share that is done and what is being done; asked before each window, those of
+            experts too.
 
         Returns
         -------
@@ -164,10 +167,18 @@ class GridFeatures:
                 raise CancelledError("stopped between windows")
             if progress is not None:
                 progress(done / len(tiles), f"window {done + 1} of {len(tiles)}")
-            self.store.write(tile, self._values(self._encode(tile)))
+            told = part_of(progress, done / len(tiles), 1 / len(tiles))
+            self.store.write(tile, self._values(self._encode(tile, told, cancelled)))
+            self._make_room()
         if progress is not None:
             progress(1.0, "encoded")
         return len(tiles)
+
+    def _make_room(self) -> None:
+        """Keep the cache under its limit; called whenever it has grown."""
+        if self.store.filled.all():  # no expert is asked again
+            self._experts.forget()
+        self._cache.shrink(keep={self.store.folder.name, *self._experts.in_use})
 
     def _values(self, encoded: Encoded) -> dict[str, NDArray[np.float16]]:
         tensors = {
@@ -183,49 +194,25 @@ class GridFeatures:
         }
 
     @torch.inference_mode()
-    def _encode(self, tile: Tile) -> Encoded:
+    def _encode(
+        self, tile: Tile, progress: Progress | None, cancelled: Cancelled | None
+    ) -> Encoded:
         student, device = self.loaded.student, self.loaded.device
         window = torch.from_numpy(np.ascontiguousarray(self.image[tile.window]))
         image = window[None, None].to(device)
+        place = region_geometry(self.geometry, tile.window)
         with autocast(device):
-            features = self._features(tile, self._wanted(image))
+            features = self._experts.look(place, self._wanted(image), progress, cancelled)
             return student.encode(image, features)
 
     def _wanted(self, image: Tensor) -> list[bool]:
         """Say which experts are to look at a window."""
         student = self.loaded.student
         n_experts = len(self.loaded.config.experts)
-        if self.mode == "distilled" or not student.coarse:
+        if not self._has_experts:
             return [False] * n_experts
         if self.mode == "full":
             return [True] * n_experts
         weights = student.route(image)[0].float().flatten(1).mean(dim=1)
         threshold = self.loaded.config.sparse_threshold
         return choose_experts(weights.cpu().numpy(), threshold, self.knowing)
-
-    def _features(self, tile: Tile, wanted: list[bool]) -> WindowFeatures | None:
-        """Let the wanted experts look; None where no expert is wanted."""
-        if not any(wanted):
-            return None
-        config, student = self.loaded.config, self.loaded.student
-        window = region_geometry(self.geometry, tile.window)
-        views = [
-            self._view(entry.name, window) if is_wanted else None
-            for entry, is_wanted in zip(config.experts, wanted, strict=True)
-        ]
-        self.n_experts_run += sum(wanted)
-        strides = [int(stride) for stride in (*student.coarse, *student.fine)]
-        stages = [entry.stages for entry in config.experts]
-        maps = [None if view is None else view.stages for view in views]
-        return align_window(maps, stages, window, strides).to(self.loaded.device)
-
-    def _view(self, name: str, window: Geometry) -> ExpertView:
-        """Return an expert's view of the volume after it has looked at this window."""
-        (entry,) = (e for e in self.loaded.config.experts if e.name == name)
-        if name not in self._views:
-            expert = self.loaded.experts[name]
-            stages = sorted(set(entry.stages.values()))
-            spacing, folder = self._entry.spacing_mm, self._cache.experts
-            self._views[name] = expert.look(self._volume, spacing, folder, stages=stages)
-        self._views[name].fill(window, read_at=entry.stages)
-        return self._views[name]

@@ -99,6 +99,9 @@ def smoothness(data: NDArray[Any]) -> float:
 def task_fingerprint(volumes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what a task's training volumes have in common, to be kept in `TaskEntry.intensity`.
 
+    The kind of more than half of them counts, Hounsfield units or not: one volume that was clipped
+    or rescaled must not hide all others from recognition.  It is then not recognised itself.
+
     Parameters
     ----------
     volumes : sequence of dict
@@ -107,17 +110,20 @@ def task_fingerprint(volumes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``is_hounsfield``, and the lowest and highest ``bands``, ``shape`` (percentiles on a scale
-        from 0 for the first to 1 for the last) and ``extent_mm`` over the volumes.
+        ``is_hounsfield``, and the lowest and highest ``bands`` and ``shape`` (percentiles on a
+        scale from 0 for the first to 1 for the last) over the volumes of that kind, ``extent_mm``
+        over all.
     """
-    bands = np.array([v["bands"] for v in volumes])
-    shape = np.array([_shape(v["percentiles"]) for v in volumes])
+    are_hounsfield = [looks_like_hounsfield(v["percentiles"]) for v in volumes]
+    is_hounsfield = 2 * sum(are_hounsfield) > len(volumes)
+    usual = [v for v, one in zip(volumes, are_hounsfield, strict=True) if one == is_hounsfield]
+    bands = np.array([v["bands"] for v in usual])
+    shape = np.array([_shape(v["percentiles"]) for v in usual])
     extent = np.array([v["extent_mm"] for v in volumes])
     ranges = {
         name: {"low": values.min(axis=0).tolist(), "high": values.max(axis=0).tolist()}
         for name, values in (("bands", bands), ("shape", shape), ("extent_mm", extent))
     }
-    is_hounsfield = all(looks_like_hounsfield(v["percentiles"]) for v in volumes)
     return {"is_hounsfield": is_hounsfield, "n_volumes": len(volumes), **ranges}
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from napari_ka2er.model.prompt_maps import NEGATIVE, POSITIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_ka2er.model.prompt_maps import PromptTensors
 
 N_IMAGE_MAPS, N_DENSE_MAPS = 4, 2
@@ -23,6 +25,8 @@ N_IMAGE_MAPS, N_DENSE_MAPS = 4, 2
 _SCALES = (0.1, 0.3)
 _SHARPNESS = 5.0
 _TINY = 1e-12
+_SIGNS = POSITIVE, NEGATIVE
+_PART = 2**16  # voxels whose gaps to one point stay in a cache of a megabyte
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,9 +105,12 @@ def image_likeness(image: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
         ``exp(-(difference / scale)² / 2)`` to the likest point: for the narrow scale positive and
         negative, then for the wide one; 0 without such points.
     """
-    gaps = (image - seen[..., None, None]).square()  # (B, N, Z, Y, X) by broadcasting
-    smallest = _smallest(gaps, labels)
-    return torch.cat([torch.exp(-smallest / (2 * scale**2)) for scale in _SCALES], dim=1)
+
+    def alike(part: Tensor) -> Tensor:
+        smallest = _smallest(lambda some: (part - some).square(), seen, labels)
+        return torch.cat([torch.exp(-smallest / (2 * scale**2)) for scale in _SCALES], dim=1)
+
+    return _in_parts(alike, image)
 
 
 def dense_likeness(dense: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
@@ -123,22 +130,58 @@ def dense_likeness(dense: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
     Tensor, shape (B, 2, Z, Y, X)
         ``exp(5 (cosine - 1))`` to the likest point, positive and negative.
     """
-    # F.normalize(dense, dim=1) alone would take a seventh of a click's time.  In single precision
-    # under autocast, too: squares would leave float16's range, and `_TINY` be 0.
-    inverse = dense.float().square().sum(1, keepdim=True).clamp_min(_TINY).rsqrt()
-    cosine = torch.einsum("bnc,bczyx->bnzyx", F.normalize(seen, dim=-1), dense) * inverse
-    return torch.exp(-_SHARPNESS * _smallest(1 - cosine, labels))
+    directions = F.normalize(seen, dim=-1)
+
+    def alike(part: Tensor) -> Tensor:
+        # F.normalize(dense, dim=1) alone would take a seventh of a click's time.  In single
+        # precision under autocast, too: squares would leave float16's range, and `_TINY` be 0.
+        inverse = part.float().square().sum(1, keepdim=True).clamp_min(_TINY).rsqrt()
+        smallest = _smallest(lambda some: -(some @ part), directions, labels)
+        return torch.exp(-_SHARPNESS * (1 + smallest * inverse))
+
+    return _in_parts(alike, dense)
 
 
-def _smallest(gaps: Tensor, labels: Tensor) -> Tensor:
-    """Return the smallest gap to a positive and to a negative point, (B, 2, Z, Y, X); or infinity.
+def _in_parts(alike: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """Return a function of a map (B, C, Z, Y, X), some voxels (B, C, V) after the others.
 
-    The likest point is looked for before any exponential, of which there would be one per point.
+    What it makes on the way then stays in the processor's cache, however large the map is.
     """
-    if not gaps.shape[1]:
-        return gaps.new_full((gaps.shape[0], 2, *gaps.shape[2:]), torch.inf)
-    smallest = []
-    for sign in (POSITIVE, NEGATIVE):
-        away = torch.where(labels == sign, 0.0, torch.inf)[:, :, None, None, None]
-        smallest.append((gaps + away).amin(dim=1))
-    return torch.stack(smallest, dim=1)
+    flat = values.flatten(2)
+    # A graph cannot count the voxels' parts.
+    parts = (flat,) if torch.compiler.is_exporting() else flat.split(_PART, dim=2)
+    found: Tensor = torch.cat([alike(part) for part in parts], dim=2)
+    return found.reshape(*found.shape[:2], *values.shape[2:])
+
+
+def _smallest(gaps_to: Callable[[Tensor], Tensor], seen: Tensor, labels: Tensor) -> Tensor:
+    """Return the smallest gap to a positive and to a negative point, (B, 2, V); or infinity.
+
+    The likest point is looked for before any exponential, of which there would be one per point,
+    and one point after the other: a scribble is 32 of them, and all their gaps at once a gigabyte.
+
+    Parameters
+    ----------
+    gaps_to : callable
+        Returns the gaps (B, N, V) to what was seen (B, N, C) at N points.
+    seen : Tensor, shape (B, N, C)
+        What was seen at the points.
+    labels : Tensor of int64, shape (B, N)
+        Of the points.
+    """
+    if torch.compiler.is_exporting():  # a graph takes any number of points
+        gaps = gaps_to(seen)
+        return torch.stack([_where(labels == s, gaps).amin(dim=1) for s in _SIGNS], dim=1)
+    found = [gaps_to(seen[:, :0]).sum(dim=1) + torch.inf] * 2
+    for number, own in enumerate(labels.T.tolist()):
+        one = slice(number, number + 1)
+        gaps = gaps_to(seen[:, one])
+        for place, sign in enumerate(_SIGNS):
+            if sign in own:
+                of_sign = gaps if set(own) == {sign} else _where(labels[:, one] == sign, gaps)
+                found[place] = torch.minimum(found[place], of_sign[:, 0])
+    return torch.stack(found, dim=1)
+
+
+def _where(chosen: Tensor, gaps: Tensor) -> Tensor:
+    return torch.where(chosen[..., None], gaps, torch.inf)

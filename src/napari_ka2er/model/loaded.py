@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.model.expert_files import read_entry
 from napari_ka2er.model.experts import Expert
 
 if TYPE_CHECKING:
@@ -56,6 +57,18 @@ class Experts:
         """Names of experts that are not in the folder."""
         return tuple(n for n in self._digests if not (self.folder / n / "expert.json").is_file())
 
+    @property
+    def token_centres(self) -> dict[str, list[list[float]]]:
+        """Per expert and stage, where its tokens look; without experts that are missing.
+
+        No weights are loaded for it.
+        """
+        found = {name: expert.entry for name, expert in self._loaded.items()}
+        for name in self._digests:
+            if name not in found and name not in self.missing:
+                found[name] = read_entry(self.folder / name)
+        return {name: entry["token_centres"] for name, entry in found.items()}
+
     def __getitem__(self, name: str) -> Expert:
         """Return an expert.
 
@@ -90,7 +103,7 @@ class LoadedStudent:
         In evaluation mode, float32, on `device`.
     card : dict
         What student.json tells about it beside its configuration: ``version``, ``created``,
-        ``lineage``, ``data`` (sources and licences), ``metrics``, ``calibration``, ``notes``.
+        ``lineage``, ``data`` (sources and licences), ``metrics``, ``notes``.
     experts : Experts
         By name, loaded lazily.
     digest : str

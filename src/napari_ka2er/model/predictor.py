@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.io.checks import refuse_non_finite
 from napari_ka2er.model.cache import Cache
 from napari_ka2er.model.filling import GridFeatures
 from napari_ka2er.model.fingerprints import fingerprint
@@ -85,7 +88,8 @@ class Predictor:
         Raises
         ------
         UserError
-            If it has several channels.
+            If it has several channels, or voxels that are no finite numbers: the networks would
+            answer them with a label everywhere.
         """
         if volume.n_channels > 1:
             raise UserError(
@@ -93,6 +97,7 @@ class Predictor:
                 f"{volume.n_channels} in {volume.name}",
                 "save the channel of interest as a file of its own",
             )
+        _refuse_non_finite(volume)
         self._volume = volume
         self._grids = {}
 
@@ -250,6 +255,13 @@ class Predictor:
     def entry(self, task: str) -> TaskEntry:
         """Return what the student knows of a task."""
         return self.loaded.config.entry(task)
+
+
+def _refuse_non_finite(volume: Volume) -> None:
+    """Raise a `UserError` for NaN and infinity, which the ends alone tell: no copy is made."""
+    data = volume.data
+    if data.dtype.kind == "f" and not np.isfinite([data.min(), data.max()]).all():
+        refuse_non_finite(data, volume.name)
 
 
 def _telling(progress: Progress | None, what: str) -> Progress | None:

@@ -13,7 +13,7 @@ from napari_ka2er.model.sampling import sample, slab_of, slabs
 from napari_ka2er.model.uncertainty import sigmoid, uncertainty_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -75,28 +75,18 @@ class Segmentation:
             result[:, rows] = logits
         return result
 
-    def probability(self, label: int | str) -> NDArray[np.float32]:
-        """Return how likely each voxel belongs to a label, shape (Z, Y, X)."""
-        index = self.task.values.index(self.task.label(label).value)
-        return self._collect(lambda logits, _: sigmoid(logits[index]))
-
-    def uncertainty(
-        self, other: Segmentation | None = None, temperatures: Sequence[float] | None = None
-    ) -> NDArray[np.float32]:
+    def uncertainty(self, other: Segmentation | None = None) -> NDArray[np.float32]:
         """Return how unsure each voxel is, in [0, 1], shape (Z, Y, X).
 
         Parameters
         ----------
         other : Segmentation, optional
             The same task without experts; where they disagree, neither is to be trusted.
-        temperatures : sequence of float, optional
-            Per label of the task.
         """
-        return self._collect(
-            lambda logits, rows: uncertainty_of(
-                logits, None if other is None else other._logits(rows), temperatures
-            )
-        )
+        result = np.empty(self.geometry.shape, np.float32)
+        for rows, logits in self._slabs():
+            result[rows] = uncertainty_of(logits, None if other is None else other._logits(rows))
+        return result
 
     def _logits(self, rows: slice) -> NDArray[np.float32]:
         stored = self.features.store.arrays["logits"][self._channels]
@@ -129,9 +119,13 @@ class Segmentation:
         return {label.name: round(sizes[label.value], 3) for label in self.task.labels}
 
     def evidence(self) -> Evidence:
-        """Return what speaks for this task being the right one for the volume."""
+        """Return what speaks for this task being the right one for the volume.
+
+        A student without experts always has null alone, which then says nothing.
+        """
         n_found, confidence, null = 0, 0.0, 0.0
-        weights = self.features.store.arrays["weights"][-1:]
+        weights = self.features.store.arrays["weights"]
+        null_channel = weights[-1:] if len(weights) > 1 else np.zeros_like(weights)
         for rows, logits in self._slabs():
             best = logits.max(axis=0)
             inside = best >= 0
@@ -140,20 +134,12 @@ class Segmentation:
             n_found += int(inside.sum())
             confidence += float(sigmoid(best[inside]).sum(dtype=np.float64))
             slab = slab_of(self.geometry, rows)
-            trusted = sample(weights, self.features.token_lattice, slab)[0]
+            trusted = sample(null_channel, self.features.token_lattice, slab)[0]
             null += float(trusted[inside].sum(dtype=np.float64))
         if not n_found:
             return Evidence(0.0, 0.0, 0.0)
         volume_ml = n_found * voxel_ml(self.geometry)
         return Evidence(volume_ml, confidence / n_found, null / n_found)
-
-    def _collect(
-        self, value: Callable[[NDArray[np.float32], slice], NDArray[np.float32]]
-    ) -> NDArray[np.float32]:
-        result = np.empty(self.geometry.shape, np.float32)
-        for rows, logits in self._slabs():
-            result[rows] = value(logits, rows)
-        return result
 
 
 def label_type(task: Task) -> type[np.uint8] | type[np.uint16]:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_ka2er.model.mapped import allocate, is_whole, open_mapped
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from napari_ka2er.model.tiles import Tile
 
-FORMAT_VERSION = 3  # 2: experts look into no padding; 3: sparse mode asks the volume's kind
+# 2: experts look into no padding; 3: sparse mode asks the volume's kind; 4: experts' averaged
+# features do not depend on the window
+FORMAT_VERSION = 4
 
 # The stored arrays and how many grid voxels one of their elements spans along each axis.
 STRIDES = {"gold": 8, "dense": 2, "logits": 1, "weights": 8}
@@ -40,6 +45,10 @@ class Identity:
         Channels of each stored array.
     name : str
         What the volume is called, for people; not part of the key.
+    token_centres : mapping, optional
+        Per expert that is asked, where its tokens look: no digest of theirs holds that.
+    precision : str
+        Type of numbers in which networks run.
     """
 
     volume: str
@@ -50,6 +59,8 @@ class Identity:
     shape: tuple[int, int, int]
     channels: dict[str, int]
     name: str = ""
+    token_centres: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    precision: str = "float32"
 
     @property
     def key(self) -> str:
@@ -82,19 +93,23 @@ class TileStore:
         self.folder = folder
         self.identity = identity
         self.arrays: dict[str, NDArray[np.float16]] = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in STRIDES
+            name: open_mapped(folder / f"{name}.npy") for name in STRIDES
         }
-        self._filled: NDArray[np.bool_] = np.load(folder / "filled.npy", mmap_mode="r+")
+        self._filled: NDArray[np.bool_] = open_mapped(folder / "filled.npy")
 
     @staticmethod
     def create(folder: Path, identity: Identity, n_tiles: int) -> None:
         """Make an empty store; the arrays take no room on disk until they are written."""
-        for name, stride in STRIDES.items():
-            shape = (identity.channels[name], *(n // stride for n in identity.shape))
-            _allocate(folder / f"{name}.npy", np.float16, shape)
-        _allocate(folder / "filled.npy", np.bool_, (n_tiles,))
+        for name, (dtype, shape) in _layout(identity, n_tiles).items():
+            allocate(folder / f"{name}.npy", dtype, shape)
         data = {"format": FORMAT_VERSION, **asdict(identity)}
         (folder / "entry.json").write_text(json.dumps(data, indent=2), encoding="utf-8")
+
+    @staticmethod
+    def is_whole(folder: Path, identity: Identity, n_tiles: int) -> bool:
+        """Return whether all arrays are there, as long as `create` made them."""
+        layout = _layout(identity, n_tiles)
+        return all(is_whole(folder / f"{name}.npy", *kind) for name, kind in layout.items())
 
     @property
     def filled(self) -> NDArray[np.bool_]:
@@ -121,5 +136,10 @@ class TileStore:
         self._filled[tile.number] = True
 
 
-def _allocate(path: Path, dtype: type, shape: tuple[int, ...]) -> None:
-    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+def _layout(identity: Identity, n_tiles: int) -> dict[str, tuple[type, tuple[int, ...]]]:
+    """Return type and shape of every array by its name."""
+    layout: dict[str, tuple[type, tuple[int, ...]]] = {
+        name: (np.float16, (identity.channels[name], *(n // s for n in identity.shape)))
+        for name, s in STRIDES.items()
+    }
+    return {**layout, "filled": (np.bool_, (n_tiles,))}
