@@ -11,6 +11,8 @@ from tests.model.folders import TASKS, make_expert
 from torch import distributed, multiprocessing
 
 from ka2er_training import cases as cases_module
+from ka2er_training import polish as polish_module
+from ka2er_training import stored_map
 from ka2er_training.amalgamate import amalgamate, most_labelled, new_student, prepare_cases
 from ka2er_training.bench.systems import VARIANTS
 from ka2er_training.cases import Source, draw, prepare_case
@@ -22,7 +24,7 @@ from ka2er_training.student_work import draw_states, student_work
 from ka2er_training.teaching import Teaching
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.volume import Geometry
-from napari_ka2er.model.alignment import HALLUCINATED
+from napari_ka2er.model.alignment import ABSENT, HALLUCINATED, REAL
 from napari_ka2er.model.student import Student
 
 SPACING = (2.0, 2.0, 2.0)
@@ -162,6 +164,60 @@ def test_a_round_polishes_without_the_loss_that_leads_to_the_own_expert(
     assert ("routing" in json.loads(line)) is bool(routing)
 
 
+def test_polish_shows_real_experts_however_short_the_trunk_was(
+    ingredients, config, tmp_path, monkeypatch
+):
+    taken = {}
+
+    def spied(lesson, work, *_):
+        taken["work"] = work
+        return lesson
+
+    monkeypatch.setattr(polish_module, "train", spied)
+    cases = prepare_cases(ingredients, config, tmp_path / "cache")
+    polish(Student(config), cases, small_recipe(steps=1), tmp_path / "polish")
+    drawn = [taken["work"].draw(step, np.random.default_rng(step)) for step in range(12)]
+    assert all((sample.features.state == REAL).all() for sample in drawn)
+
+
+@pytest.mark.parametrize("other", [HALLUCINATED, ABSENT])
+def test_hallucinators_learn_from_experts_that_have_run_only(ingredients, config, tmp_path, other):
+    teaching = Teaching(steps=10, routing=0.0)
+    case = prepare_case(ingredients.sources[0], config.entry("one"), ingredients.experts, tmp_path)
+    work = student_work(config, [case], teaching)
+    sample = work.draw(0, np.random.default_rng(0))
+    sample.features.state = torch.tensor([[REAL, other]])
+    torch.manual_seed(0)
+    student = Student(config)
+    work.loss(student, sample, 0)["alignment"].backward()
+    for level in student.coarse.values():
+        real, guessed = level.hallucinators
+        assert all(p.grad.any() for p in real.parameters())
+        assert not any(p.grad is not None and p.grad.any() for p in guessed.parameters())
+
+
+def test_beyond_the_volume_no_expert_teaches_that_nothing_is_there(
+    ingredients, config, tmp_path, monkeypatch
+):
+    expert = ingredients.experts[0]
+    certain = np.zeros((3, 24, 40, 20), np.float32)
+    certain[1] = 50  # of the first label, everywhere
+    monkeypatch.setattr(expert, "predict_logits", lambda volume: certain)
+    case = prepare_case(ingredients.sources[0], config.entry("one"), [expert], tmp_path)
+    assert case.grid.shape == (24, 40, 24)  # two voxels of padding on either side
+    sample = draw(case, config, Geometry((32, 64, 32), case.grid.affine), with_features=False)
+    sure = (2 * (sample.soft - 0.5).abs()) * sample.inside
+    assert sample.soft[0, 0, :24, :40, 2:22].min() > 0.99
+    assert (sure[0, 0] > 0.01).sum() == 24 * 40 * 20
+
+
+def test_arrays_of_another_format_are_not_used(ingredients, config, tmp_path, monkeypatch):
+    source, entry = ingredients.sources[0], config.entry("one")
+    now = prepare_case(source, entry, (), tmp_path).image.path
+    monkeypatch.setattr(cases_module, "_FORMAT", 0)
+    assert prepare_case(source, entry, (), tmp_path).image.path != now
+
+
 def test_features_on_disk_are_not_made_again(ingredients, config, tmp_path, monkeypatch):
     prepare_cases(ingredients, config, tmp_path)
     for expert in ingredients.experts:
@@ -181,9 +237,9 @@ def test_two_processes_may_put_the_same_array_on_disk_at_once(tmp_path, monkeypa
 
     def stored():
         path = tmp_path / "case" / "image.npy"
-        return cases_module._stored(path, grid, lambda: np.ones((2, 3, 4)))
+        return stored_map.stored(path, grid, lambda: np.ones((2, 3, 4)))
 
-    monkeypatch.setattr(cases_module.np, "save", slowly)
+    monkeypatch.setattr(stored_map.np, "save", slowly)
     assert (stored().data == 1).all()
     assert [path.name for path in (tmp_path / "case").iterdir()] == ["image.npy"]
 

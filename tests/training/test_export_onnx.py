@@ -135,4 +135,4 @@ def test_a_missing_package_is_named_with_what_to_install(
     monkeypatch.setattr(export_onnx, "find_spec", lambda name: None)
     line = refused(caplog, student_folder, "-o", tmp_path / "x")
     assert "onnx and onnxscript" in line
-    assert "napari-ka2er[onnx]" in line
+    assert 'pip install ".[onnx]"' in line

@@ -140,6 +140,14 @@ def test_training_stops_where_gradients_stay_infinite_and_keeps_finite_weights(t
     assert all(torch.isfinite(t).all() for t in kept["network"].values())
 
 
+def test_a_resumed_run_remembers_how_many_steps_in_a_row_were_left_out(tmp_path):
+    asked = iter(range(1, 100))
+    with pytest.raises(CancelledError):  # after steps 1, 2 and 3
+        train(network(), broken_from(1), SCHEDULE, tmp_path, cancelled=lambda: next(asked) == 4)
+    with pytest.raises(UserError, match="6 steps in a row without, up to step 6"):
+        train(network(), broken_from(1), SCHEDULE, tmp_path, resume=True)
+
+
 def test_frozen_parameters_stay(tmp_path):
     model = network()
     before = model[0].weight.clone()
@@ -168,3 +176,8 @@ def test_two_processes_agree_with_one_on_all_their_windows(tmp_path, batch, wind
     one = train(network(), WORK, alone, tmp_path / "one")
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     torch.testing.assert_close(weights(one), two, rtol=1e-5, atol=1e-6)
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "scalars.jsonl").open()]
+        for name in ("one", "two")
+    ]
+    assert logs[1] == [pytest.approx(line, rel=1e-4) for line in logs[0]]

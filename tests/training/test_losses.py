@@ -10,6 +10,7 @@ from ka2er_training.losses import (
     routing_loss,
     segmentation_loss,
 )
+from napari_ka2er.model.alignment import ABSENT, HALLUCINATED, REAL
 from napari_ka2er.model.amalgamation import CoarseResult
 
 
@@ -49,9 +50,59 @@ def test_alignment_is_zero_for_perfect_guesses_and_ignores_what_lies_outside():
     guess[0, 1] += 5  # the second token lies outside the expert's field
     result = CoarseResult(torch.zeros(1), torch.zeros(1), [guess], [truth])
     inside = torch.tensor([True, False]).view(1, 1, 1, 1, 2)
-    assert alignment_loss({8: result}, {8: inside}).item() == pytest.approx(0, abs=1e-6)
+    real = torch.tensor([[REAL]])
+    assert alignment_loss({8: result}, {8: inside}, real).item() == pytest.approx(0, abs=1e-6)
     everywhere = torch.ones(1, 1, 1, 1, 2, dtype=torch.bool)
-    assert alignment_loss({8: result}, {8: everywhere}).item() > 0.5
+    assert alignment_loss({8: result}, {8: everywhere}, real).item() > 0.5
+
+
+def opposite(n_experts, batch=1):
+    """Guesses of two tokens, and truths that are their negatives.
+
+    Half of one minus a cosine of -1, and half of a smooth L1 of 2 - 1/2: a loss of 1.75.
+    """
+    guesses = [torch.ones(batch, 2, 3, requires_grad=True) for _ in range(n_experts)]
+    truths = [-torch.ones(batch, 2, 3) for _ in range(n_experts)]
+    return guesses, CoarseResult(torch.zeros(1), torch.zeros(1), guesses, truths)
+
+
+@pytest.mark.parametrize("other", [HALLUCINATED, ABSENT])
+def test_an_expert_that_has_not_run_teaches_its_hallucinator_nothing(other):
+    guesses, result = opposite(2)
+    masks = {8: torch.ones(1, 2, 1, 1, 2, dtype=torch.bool)}
+    loss = alignment_loss({8: result}, masks, torch.tensor([[REAL, other]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(1.75)  # not half of it: the mean is over what was taught
+    assert guesses[0].grad.abs().min() > 0
+    assert not guesses[1].grad.any()
+
+
+def test_without_real_experts_there_is_nothing_to_align_and_a_gradient_of_zero():
+    guesses, result = opposite(2)
+    masks = {8: torch.ones(1, 2, 1, 1, 2, dtype=torch.bool)}
+    loss = alignment_loss({8: result}, masks, torch.tensor([[HALLUCINATED, ABSENT]]))
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(guess.grad.any() for guess in guesses)
+
+
+def test_strides_at_which_an_expert_sees_nothing_do_not_count():
+    (_, coarse), (_, fine) = opposite(1), opposite(1)
+    inside = torch.ones(1, 1, 1, 1, 2, dtype=torch.bool)
+    masks = {16: ~inside, 8: inside}
+    loss = alignment_loss({16: coarse, 8: fine}, masks, torch.tensor([[REAL]]))
+    assert loss.item() == pytest.approx(1.75)
+
+
+def test_of_a_batch_only_windows_that_the_expert_has_seen_are_read():
+    (guess,), result = opposite(1, batch=2)
+    result.standardised[0][1] = torch.nan
+    masks = {8: torch.ones(2, 1, 1, 1, 2, dtype=torch.bool)}
+    loss = alignment_loss({8: result}, masks, torch.tensor([[REAL], [HALLUCINATED]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(1.75)
+    assert guess.grad[0].abs().min() > 0
+    assert not guess.grad[1].any()
 
 
 def test_routing_by_hand():

@@ -102,16 +102,20 @@ def test_cases_are_drawn_by_weight():
 
 def test_a_warm_student_has_its_parent_s_weights_and_names_the_new_experts(made):
     parent = load_student(student_folder(made)).student
+    for head in parent.shortcut.heads:
+        torch.nn.init.normal_(head.weight)
     experts = [Expert.load(made.expert_folder(name)) for name in made.tasks]
     experts[0].digest = "f" * 64
     student = warm_student(parent, experts)
     assert [entry.digest for entry in student.config.experts] == ["f" * 64, experts[1].digest]
     weights = parent.state_dict()
-    others = [n for n in weights if not n.startswith("shortcut.heads")]
+    # The parent has trained its copies of the last layers; only the retrained expert's is new.
+    others = [n for n in weights if not n.startswith("shortcut.heads.0")]
+    assert any(n.startswith("shortcut.heads.1") for n in others)
     assert all(torch.equal(student.state_dict()[n], weights[n]) for n in others)
-    for k, expert in enumerate(experts):
-        head = expert.head(student.config.experts[k].stages[1])
-        torch.testing.assert_close(student.shortcut.heads[k].weight, head.weight)
+    head = experts[0].head(student.config.experts[0].stages[1])
+    assert not torch.equal(weights["shortcut.heads.0.weight"], head.weight)
+    torch.testing.assert_close(student.shortcut.heads[0].weight, head.weight)
     experts[0].stage_channels = tuple(2 * n for n in experts[0].stage_channels)
     with pytest.raises(UserError, match="ka2er amalgamate"):
         warm_student(parent, experts)

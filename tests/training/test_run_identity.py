@@ -20,10 +20,20 @@ def made(tmp_path):
     image.write_bytes(b"image")
     label.write_bytes(b"label")
 
-    def identity(*, seed=0, digest="one", strength=0.7, label_bytes=b"label", foundation=None):
+    def identity(
+        *,
+        seed=0,
+        digest="one",
+        centres=((0.0, 0.0, 0.0),),
+        mirroring=(0, 1, 2),
+        strength=0.7,
+        label_bytes=b"label",
+        foundation=None,
+    ):
         label.write_bytes(label_bytes)
         sources = [Source("a", "t", image, label)]
-        experts = [SimpleNamespace(digest=digest)]
+        entry = {"mirroring": mirroring}
+        experts = [SimpleNamespace(digest=digest, token_centres=centres, entry=entry)]
         recipe = recipe_for(preset("tiny"), seed, augmentation=strength)
         recipe = dataclasses.replace(recipe, foundation=foundation)
         return identity_of(Ingredients({"t": (TASK, (1.0, 1.0, 1.0))}, sources, experts), recipe)
@@ -61,6 +71,8 @@ def test_a_run_of_before_there_were_identities_goes_on(made, tmp_path):
     [
         ({"seed": 1}, "other settings"),
         ({"digest": "two"}, "other experts"),
+        ({"centres": ((0.5, 0.5, 0.5),)}, "other experts"),
+        ({"mirroring": None}, "other experts"),
         ({"strength": 0.5}, "other settings"),
         ({"label_bytes": b"corrected"}, "other volumes"),
     ],
@@ -81,6 +93,19 @@ def test_another_foundation_is_another_run(made, tmp_path):
     weights.write_bytes(b"others.")
     with pytest.raises(UserError, match="other foundation now"):
         begin(tmp_path / "run", made(foundation=weights), resume=True)
+
+
+@pytest.mark.parametrize(("processes", "is_same"), [(1, True), (2, True), (3, False)])
+def test_processes_that_draw_other_windows_in_a_step_are_another_run(
+    made, tmp_path, monkeypatch, processes, is_same
+):
+    begin(tmp_path / "run", made(), resume=False)  # two windows per step
+    monkeypatch.setattr("ka2er_training.distributed.world_size", lambda: processes)
+    if is_same:
+        begin(tmp_path / "run", made(), resume=True)
+        return
+    with pytest.raises(UserError, match="other windows per step now"):
+        begin(tmp_path / "run", made(), resume=True)
 
 
 def test_how_often_checkpoints_are_written_may_change(made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ka2er_training.distributed import first_alone
 from ka2er_training.loop import train
 from ka2er_training.plan import StudentPreset, student_config, task_entry
 from ka2er_training.polish import polish
+from ka2er_training.sides import has_sides
 from ka2er_training.student_work import student_work
 from ka2er_training.teaching import lasting
 from napari_ka2er.core.errors import CancelledError, UserError
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[float, str], None]
     Cancelled = Callable[[], bool]
+
+logger = logging.getLogger(__name__)
 
 SWIN = "foundation.net.swinViT"
 # Share of the steps in which what is new learns beside a pre-trained foundation that stays as it
@@ -150,6 +154,7 @@ def train_student(
     """
     if not any(case.is_labelled for case in cases) and not recipe.teaching.distillation:
         raise UserError("labelled training volumes", "none", "add a task with labels")
+    _tell_of_sides(student.config, cases)
     rates = {"fine": 2.0, "coarse": 2.0}  # small, and zero-initialised at their ends
     late = {}
     if recipe.foundation:
@@ -168,6 +173,14 @@ def train_student(
     )  # fmt: skip
     assert isinstance(averaged, Student)
     return averaged
+
+
+def _tell_of_sides(config: StudentConfig, cases: Sequence[PreparedCase]) -> None:
+    """Log which tasks' windows are not swapped left to right, and why."""
+    for name in sorted({case.task for case in cases if not case.mirrored}):
+        sided = has_sides(config.entry(name).task)
+        reason = "labels are named by side" if sided else "expert was not trained on mirrored ones"
+        logger.info("%s: windows are not swapped left to right, as its %s", name, reason)
 
 
 def amalgamate(

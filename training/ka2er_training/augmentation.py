@@ -21,6 +21,7 @@ def random_window(
     generator: np.random.Generator,
     *,
     strength: float = 1.0,
+    mirrored: bool = True,
 ) -> Geometry:
     """Return a window at a random pose in a volume.
 
@@ -37,6 +38,8 @@ def random_window(
     strength : float
         0: no rotation, scaling or flip; 1: up to ±12° and ±15 %, left and right swapped half of
         the time.
+    mirrored : bool
+        Whether left and right may be swapped; everything else is drawn alike.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def random_window(
     angles = generator.uniform(-12, 12, 3) * strength
     scale = 1 + generator.uniform(-0.15, 0.15) * strength
     turn = Rotation.from_euler("zyx", angles, degrees=True).as_matrix() * scale
-    if strength and generator.random() < 0.5:
+    if strength and generator.random() < 0.5 and mirrored:
         turn = turn @ np.diag([1.0, 1.0, -1.0])
     to_grid = np.eye(4)
     spacing = np.diag(grid.spacing)  # rotate in millimetres, not in anisotropic voxels

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ka2er_training.cases import PreparedCase
+    from napari_ka2er.model.alignment import FeatureMapLike
     from napari_ka2er.model.experts import Expert
     from napari_ka2er.model.student import Student
 
@@ -27,16 +28,18 @@ def calibrate(student: Student, cases: Sequence[PreparedCase]) -> None:
     student : Student
         Changed in place.
     cases : sequence of PreparedCase
-        The training volumes.
+        The training volumes.  A stage of which none has a token inside its image keeps mean 0 and
+        deviation 1, nearly those of nnU-Net's instance normalisation.
     """
     generator = np.random.default_rng(0)
     tasks = sorted({case.task for case in cases})
     chosen = [c for task in tasks for c in _some([c for c in cases if c.task == task], generator)]
     for (stride, k), scale in student.standardisers().items():
         stage = student.config.experts[k].stages[stride]
-        tokens = np.concatenate(
-            [_tokens(case.views[k][stage].data, generator) for case in chosen], axis=1
-        )
+        found = [_tokens(case.views[k][stage], generator) for case in chosen]
+        tokens = np.concatenate(found, axis=1)
+        if not tokens.size:
+            continue
         mean, deviation = tokens.mean(axis=1), tokens.std(axis=1)
         scale.mean.copy_(torch.from_numpy(mean))
         scale.deviation.copy_(torch.from_numpy(np.maximum(deviation, 1e-3 * (1 + np.abs(mean)))))
@@ -48,13 +51,28 @@ def _some(
     return [cases[i] for i in generator.permutation(len(cases))[:n]]
 
 
-def _tokens(data: Any, generator: np.random.Generator) -> Any:
-    flat = data.reshape(data.shape[0], -1)
-    columns = np.sort(generator.integers(flat.shape[1], size=min(_N_TOKENS, flat.shape[1])))
-    return flat[:, columns].astype(np.float32)
+def _tokens(stored: FeatureMapLike, generator: np.random.Generator) -> Any:
+    """Draw tokens (C, N) that lie in the image; none if there are none.
+
+    A small crop lies in a wide lattice of padding, which the student is never shown.  Of few tokens
+    each is drawn often, so that a small volume counts as much as a large one.
+    """
+    data = stored.data
+    low = np.maximum(np.ceil(stored.field[0]), 0).astype(int)
+    end = np.minimum(np.floor(stored.field[1]) + 1, data.shape[1:]).astype(int)
+    if (end <= low).any():
+        return np.empty((data.shape[0], 0), np.float32)
+    drawn = np.sort(generator.integers(np.prod(end - low), size=_N_TOKENS))
+    z, y, x = low[:, None] + np.unravel_index(drawn, tuple(end - low))
+    return data[:, z, y, x].astype(np.float32)
 
 
-def open_shortcut(student: Student, experts: Sequence[Expert], gain: float | None = 1.0) -> None:
+def open_shortcut(
+    student: Student,
+    experts: Sequence[Expert],
+    gain: float | None = 1.0,
+    which: Collection[int] | None = None,
+) -> None:
     """Let the experts' own logits, through a copy of their last layers, into the student's.
 
     Parameters
@@ -65,9 +83,21 @@ def open_shortcut(student: Student, experts: Sequence[Expert], gain: float | Non
         In the student's order; those of the baseline without any are none.
     gain : float or None
         How much they count; None: as much as before, after experts were trained anew.
+    which : collection of int, optional
+        Indices of the experts whose layers are copied; by default all.
     """
     if student.shortcut is None:
         return
     for k, (entry, expert) in enumerate(zip(student.config.experts, experts, strict=True)):
-        if entry.stages[1] < len(expert.stage_channels) - 1:  # the bottleneck has no such layer
+        if (which is None or k in which) and _is_taught(expert, entry.stages[1]):
             student.shortcut.open(k, expert.head(entry.stages[1]), gain)
+
+
+def _is_taught(expert: Expert, stage: int) -> bool:
+    """Return whether a stage has a layer for logits, and a trained one.
+
+    nnU-Net's deep supervision weighs the coarsest output with 0.  Trainers without it, which teach
+    the finest output alone, are told by their names, as where experts are converted.
+    """
+    supervised = "NoDeepSupervision" not in expert.entry["trainer"]
+    return stage == 0 or (supervised and stage < len(expert.stage_channels) - 2)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ka2er_training.sides import may_mirror
+from ka2er_training.stored_map import StoredMap, stored
 from ka2er_training.workspace import write_json
 from napari_ka2er.core.io import read_labels, read_volume
-from napari_ka2er.core.io.atomic import replacing
 from napari_ka2er.core.resampling import grid_of, resample, resample_one_hot, student_image
 from napari_ka2er.model.alignment import WindowFeatures, align, align_window
 from napari_ka2er.model.config import STRIDES
@@ -30,15 +31,8 @@ if TYPE_CHECKING:
     from napari_ka2er.model.experts import Expert
 
 _N_FOCUS = 400  # foreground voxels remembered per label, to centre windows on
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMap:
-    """An array on disk and its place in the world; what `alignment.align` needs."""
-
-    data: NDArray[Any]
-    from_world: NDArray[np.float64]
-    field: NDArray[np.float64]
+# Of image, target and soft; arrays of another one are not used.  2: soft is ½ beyond the volume.
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +60,8 @@ class PreparedCase:
         Per expert, its feature maps, finest first.
     weight : float
         How often it is drawn, relative to the task's other cases.
+    mirrored : bool
+        Whether its windows may be swapped left to right.
     """
 
     name: str
@@ -77,6 +73,7 @@ class PreparedCase:
     focus: tuple[NDArray[np.float64], ...]
     views: tuple[tuple[StoredMap, ...], ...]
     weight: float = 1.0
+    mirrored: bool = True
 
     @property
     def is_labelled(self) -> bool:
@@ -147,40 +144,42 @@ def prepare_case(
     volume = read_volume(source.image)
     grid = grid_of(volume.geometry, entry.spacing_mm)
     folder = cache / "cases" / _key(volume, source, entry)
-    image = _stored(folder / "image.npy", grid, lambda: _image(volume, grid)[None])
-    target = _stored(folder / "target.npy", grid, lambda: _target(source, volume, entry, grid))
-    own = [expert for expert in experts if expert.task.name == source.task] if soft else []
+    image = stored(folder / "image.npy", grid, lambda: _image(volume, grid)[None])
+    target = stored(folder / "target.npy", grid, lambda: _target(source, volume, entry, grid))
+    own = next((expert for expert in experts if expert.task.name == source.task), None)
     probabilities = (
-        _stored(
-            folder / f"soft-{own[0].digest[:12]}.npy",
-            grid,
-            lambda: _soft(own[0], volume, entry, grid),
+        stored(
+            folder / f"soft-{own.digest[:12]}.npy", grid, lambda: _soft(own, volume, entry, grid)
         )
-        if own
+        if own is not None and soft
         else None
     )
     views = tuple(_view(expert, volume, entry, cache / "features") for expert in experts)
-    focus = _focus(target.data)
     return PreparedCase(
-        source.name, source.task, grid, image, target, probabilities, focus, views, source.weight
+        source.name,
+        source.task,
+        grid,
+        image,
+        target,
+        probabilities,
+        _focus(target.data),
+        views,
+        source.weight,
+        may_mirror(entry.task, volume.geometry, own),
     )
 
 
 def _key(volume: Volume, source: Source, entry: TaskEntry) -> str:
-    parts = [volume.digest(), str(entry.spacing_mm), str(entry.task.values), str(source.ignore)]
+    parts = [
+        str(_FORMAT),
+        volume.digest(),
+        str(entry.spacing_mm),
+        str(entry.task.values),
+        str(source.ignore),
+    ]
     if source.label is not None:
         parts.append(hashlib.sha256(source.label.read_bytes()).hexdigest())
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:24]
-
-
-def _stored(path: Path, grid: Geometry, make: Any) -> StoredMap:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as half_done:
-            np.save(half_done, make().astype(np.float16))
-    edges = np.array([[-0.5] * 3, np.array(grid.shape) - 0.5], dtype=np.float64)
-    to_index = np.linalg.inv(grid.affine).astype(np.float64)
-    return StoredMap(np.load(path, mmap_mode="r"), to_index, edges)
 
 
 def _image(volume: Volume, grid: Geometry) -> NDArray[np.float32]:
@@ -203,7 +202,10 @@ def _target(
 def _soft(expert: Expert, volume: Volume, entry: TaskEntry, grid: Geometry) -> NDArray[np.float32]:
     logits = torch.from_numpy(expert.predict_logits(volume))
     probabilities = logits.softmax(dim=0).numpy()
-    parts = [resample(probabilities[v], volume.geometry, grid, order=1) for v in entry.task.values]
+    parts = [  # ½ beyond the volume: no expert knows what is there, and no loss is taken from it
+        resample(probabilities[v], volume.geometry, grid, order=1, cval=0.5)
+        for v in entry.task.values
+    ]
     return np.stack(parts)
 
 
@@ -226,11 +228,7 @@ def _view(expert: Expert, volume: Volume, entry: TaskEntry, cache: Path) -> tupl
         ]
         write_json(index, maps)
     return tuple(
-        StoredMap(
-            np.load(cache / m["file"], mmap_mode="r"),
-            np.array(m["from_world"]),
-            np.array(m["field"]),
-        )
+        StoredMap(cache / m["file"], np.array(m["from_world"]), np.array(m["field"]))
         for m in json.loads(index.read_text())
     )
 

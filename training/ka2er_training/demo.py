@@ -88,5 +88,5 @@ def open_napari(volume: Path) -> None:
     status = subprocess.run(command, check=False).returncode
     if status:
         got = f"an end with status {status}, for the reason above"
-        remedy = "ka2er demo --headless needs no window, pip install 'napari-ka2er[all]' brings one"
+        remedy = 'ka2er demo --headless needs none, pip install ".[all]" in the clone brings one'
         raise UserError("napari with a window", got, remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed
@@ -60,6 +60,21 @@ def processes(device: str) -> Iterator[str]:
         yield device
     finally:
         distributed.destroy_process_group()
+
+
+def shared_batch(batch: int) -> int:
+    """Return a batch's windows: as many for each process, at least one, so rounded up."""
+    return -(-batch // world_size()) * world_size()
+
+
+def mean_of_processes(values: dict[str, float]) -> dict[str, float]:
+    """Return each value's mean over all processes; one that a process does not know is 0 there."""
+    if world_size() == 1:
+        return values
+    told: list[Any] = [None] * world_size()
+    distributed.all_gather_object(told, values)
+    names = dict.fromkeys(name for one in told for name in one)
+    return {name: sum(one.get(name, 0.0) for one in told) / len(told) for name in names}
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def write_onnx(order: Order, out: Path) -> None:
         remedy = "use --to monai-bundle: experts look at whole volumes in spacings of their own"
         raise UserError("mode distilled for ONNX, whose window is fixed", order.mode, remedy)
     if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
-        remedy = 'pip install "napari-ka2er[onnx]"'
+        remedy = 'pip install ".[onnx]" in the clone'
         raise UserError("the packages onnx and onnxscript", f"no {' and '.join(missing)}", remedy)
     student = load_student(order.student).student
     window = {"image": torch.zeros(1, 1, *order.entry.window)}

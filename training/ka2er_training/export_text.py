@@ -123,7 +123,7 @@ def readme(order: Order) -> str:
 
 {_USE}
 
-    pip install "napari-ka2er{extra}" fire
+    pip install "CLONE{extra}" fire    # CLONE: the folder of napari-ka2er's code
     python -m monai.bundle run --config_file configs/inference.json \\
         --bundle_root . --dataset_dir IMAGES --output_dir MASKS
 

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
-from ka2er_training.distributed import rank, world_size
+from ka2er_training.distributed import mean_of_processes, rank, shared_batch, world_size
 from ka2er_training.loop_checkpoint import no_checkpoint, read_checkpoint, write_checkpoint
 from napari_ka2er.core.errors import CancelledError, UserError
 
@@ -111,7 +111,7 @@ class _Run:
         self.rank, self.world = rank(), world_size()
         self.skipped = 0
         # Each process averages over its own windows, and all wait for each other at every one.
-        self.windows = -(-schedule.batch // self.world) * self.world
+        self.windows = shared_batch(schedule.batch)
         for name, parameter in network.named_parameters():
             chosen = not work.trained or any(part in name for part in work.trained)
             parameter.requires_grad_(chosen and not name.startswith(work.frozen or ("\0",)))
@@ -144,7 +144,7 @@ class _Run:
         return [(n, self.work.draw(step, np.random.default_rng((seed, step, n)))) for n in mine]
 
     def step(self, samples: list[tuple[int, Any]], step: int) -> dict[str, float]:
-        """Make one optimiser step; return the mean of each loss term."""
+        """Make one optimiser step; return each term's mean over all processes' windows."""
         for group in self.optimiser.param_groups:
             waits = step < group["late"] * self.schedule.steps
             group["lr"] = 0.0 if waits else group["peak"] * self.schedule.rate(step)
@@ -159,6 +159,7 @@ class _Run:
                 (terms["loss"] / len(samples)).backward()
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(samples)
+        sums = mean_of_processes(sums)
         trained = [p for g in self.optimiser.param_groups for p in g["params"]]
         sums["gradient"] = float(torch.nn.utils.clip_grad_norm_(trained, self.schedule.clip))
         if self._may_step(sums["gradient"], step):
@@ -196,6 +197,7 @@ class _Run:
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "skipped": self.skipped,
         }
         write_checkpoint(self.out, state)
 
@@ -210,6 +212,7 @@ class _Run:
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise no_checkpoint(self.out, error) from error
+        self.skipped = int(state.get("skipped", 0))  # checkpoints of before do not say
         return int(state["step"])
 
     def open_log(self, step: int) -> None:

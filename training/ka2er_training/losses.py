@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from napari_ka2er.model.alignment import REAL
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,18 +57,22 @@ def distillation_loss(logits: Tensor, soft: Tensor, inside: Tensor) -> Tensor:
     logits, soft : Tensor, shape (B, L, Z, Y, X)
         The student's logits and the expert's probabilities of the same labels.
     inside : Tensor, shape (B, 1, Z, Y, X)
-        1 inside the volume.
+        1 on the lattice on which the probabilities are kept.  It reaches beyond the volume, where
+        they are ½, so that nothing is taught there.
     """
     sure = inside * (2 * (soft - 0.5).abs()).clamp(0, 1)
     entropy = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
     return (entropy * sure).sum() / sure.sum().clamp_min(1)
 
 
-def alignment_loss(results: dict[int, CoarseResult], masks: dict[int, Tensor]) -> Tensor:
+def alignment_loss(
+    results: dict[int, CoarseResult], masks: dict[int, Tensor], state: Tensor
+) -> Tensor:
     """Return how far hallucinated tokens are from the experts' own.
 
     Half one minus cosine plus half smooth L1 (as UNIC, Sariyildiz et al. 2024), over tokens inside
-    each expert's field, mean over strides and experts.
+    each real expert's field, mean over those strides and experts that have such tokens.  Of an
+    expert that has not run there is no truth: in a student's layers zeros stand for its tokens.
 
     Parameters
     ----------
@@ -74,17 +80,33 @@ def alignment_loss(results: dict[int, CoarseResult], masks: dict[int, Tensor]) -
         What the coarse levels returned, with standardised real tokens.
     masks : dict of int to Tensor
         Per stride, (B, K, z, y, x): inside the experts' fields.
+    state : Tensor, shape (B, K)
+        See `napari_ka2er.model.alignment.WindowFeatures`.
+
+    Returns
+    -------
+    Tensor
+        At least 0; 0 where no expert is real.
     """
-    terms = []
+    terms, taught = [], []
     for stride, result in results.items():
-        pairs = zip(result.hallucinated, result.standardised, strict=True)
-        for k, (guess, truth) in enumerate(pairs):
-            weight = masks[stride][:, k].flatten(1).float()
-            cosine = 1 - F.cosine_similarity(guess, truth, dim=-1)
-            distance = F.smooth_l1_loss(guess, truth, reduction="none").mean(dim=-1)
-            error = 0.5 * cosine + 0.5 * distance
-            terms.append((error * weight).sum() / weight.sum().clamp_min(1))
-    return torch.stack(terms).mean() if terms else torch.zeros(())
+        known = masks[stride] & (state == REAL)[:, :, None, None, None]
+        for k, pair in enumerate(zip(result.hallucinated, result.standardised, strict=True)):
+            here = known[:, k].flatten(1)
+            terms.append(_distance(*pair, here))
+            taught.append(here.any())
+    if not terms:
+        return torch.zeros(())
+    return torch.stack(terms).sum() / torch.stack(taught).sum().clamp_min(1)
+
+
+def _distance(guess: Tensor, truth: Tensor, here: Tensor) -> Tensor:
+    """Return the mean distance of tokens (B, N, C) where `here` (B, N); 0 if that is nowhere."""
+    truth = truth.masked_fill(~here.unsqueeze(-1), 0)  # what is there may be anything
+    cosine = 1 - F.cosine_similarity(guess, truth, dim=-1)
+    distance = F.smooth_l1_loss(guess, truth, reduction="none").mean(dim=-1)
+    error = 0.5 * cosine + 0.5 * distance
+    return (error * here).sum() / here.sum().clamp_min(1)
 
 
 def routing_loss(weights: Sequence[Tensor], own: int) -> Tensor:

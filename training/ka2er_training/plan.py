@@ -9,6 +9,7 @@ import numpy as np
 
 from ka2er_training.schedule import Schedule
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.volume import Geometry
 from napari_ka2er.model.config import (
     STRIDES,
     ExpertEntry,
@@ -16,6 +17,7 @@ from napari_ka2er.model.config import (
     TaskEntry,
     has_shortcut,
 )
+from napari_ka2er.model.expert_look import working_spacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,10 +133,13 @@ def window_for(size: Sequence[float], limits: StudentPreset) -> tuple[int, int, 
 def expert_entry(expert: Expert, spacing_mm: Triple) -> ExpertEntry:
     """Return how an expert enters a student that sees the expert's task at a spacing.
 
-    For each of the student's strides, the stage whose tokens are most nearly as far apart.  The
-    choice holds for volumes of all tasks, as the number of channels must not change.
+    For each of the student's strides, the stage whose tokens are most nearly as far apart at the
+    spacing at which the expert works there, which may be coarser than its planned one.  The choice
+    holds for volumes of all tasks, as the number of channels must not change.
     """
-    pitches = [float(np.prod(expert.spacing_mm) * np.prod(s)) ** (1 / 3) for s in expert.strides]
+    upright = Geometry((1, 1, 1), np.eye(4))
+    works_at = working_spacing(expert.spacing_mm, upright, spacing_mm)
+    pitches = [float(np.prod(works_at) * np.prod(s)) ** (1 / 3) for s in expert.strides]
     grid = float(np.prod(spacing_mm)) ** (1 / 3)
     stages = {
         stride: int(np.argmin([abs(np.log2(pitch / (grid * stride))) for pitch in pitches]))

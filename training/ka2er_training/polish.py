@@ -8,6 +8,7 @@ hippocampus expert in sparse mode (Dice 0.70 against 0.93 in full mode).
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,7 +59,7 @@ class RoutingLesson(nn.Module):
         with torch.no_grad():
             stages = self.student.foundation.stages(image)
         seen = self.student.amalgamate_coarse(list(stages), features)
-        terms = {"alignment": alignment_loss(seen, features.masks)}
+        terms = {"alignment": alignment_loss(seen, features.masks, features.state)}
         if self.routes:
             guessed = self.student.amalgamate_coarse(list(stages), None)
             own = self.names.index(sample.task)
@@ -98,7 +99,8 @@ def polish(
     never = recipe.teaching.alone >= 1  # no expert was ever shown
     if never or student.config.amalgamation not in ("attention", "bottleneck") or not own:
         return student
-    teaching = dataclasses.replace(recipe.teaching, mixed_from=1.1, expert_dropout=0.0)
+    # A share of the trunk's steps says nothing of this schedule; experts stay real throughout.
+    teaching = dataclasses.replace(recipe.teaching, mixed_from=math.inf, expert_dropout=0.0)
     draw = student_work(student.config, own, teaching).draw
     routes = recipe.teaching.routing > 0
     work = Work(draw=draw, loss=_loss, trained=TRAINED if routes else HALLUCINATORS)

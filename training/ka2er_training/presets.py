@@ -88,8 +88,8 @@ class Preset:
             raise UserError("mirror = true or false in a preset", repr(self.mirror))
 
 
-# tiny: what two CPU cores train in minutes (measured in docs/experts.md).  The others are nnU-Net's
-# own plans and schedule; only checkpoints are written more often.
+# tiny: what two CPU cores train in minutes.  The others are nnU-Net's own plans and schedule; only
+# checkpoints are written more often.
 PRESETS: Mapping[str, Preset] = {
     "tiny": Preset("ka2erTinyPlans", 40, 20, 2, 1, "adamw", 1e-3, 2, 4.0),
     "standard": Preset("nnUNetPlans", 1000, 250, 50, 5),

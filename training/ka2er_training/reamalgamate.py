@@ -91,7 +91,8 @@ def _shorter(schedule: Schedule, settings: RetrainSettings, steps: int | None) -
 def warm_student(parent: Student, experts: Sequence[Expert]) -> Student:
     """Return a copy of a student that names these experts.
 
-    All weights are the parent's, but for the experts' last layers in the shortcut.
+    All weights are the parent's, but for the last layers of experts that are others now: those of
+    the same experts were trained on with the trunk, and would only have to be learnt again.
 
     Raises
     ------
@@ -107,7 +108,9 @@ def warm_student(parent: Student, experts: Sequence[Expert]) -> Student:
         entries.append(dataclasses.replace(entry, digest=expert.digest))
     student = Student(dataclasses.replace(parent.config, experts=tuple(entries)))
     student.load_state_dict(parent.state_dict())
-    open_shortcut(student, experts, gain=None)
+    digests = [entry.digest for entry in parent.config.experts]
+    changed = {k for k, expert in enumerate(experts) if expert.digest != digests[k]}
+    open_shortcut(student, experts, gain=None, which=changed)
     return student
 
 

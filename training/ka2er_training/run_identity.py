@@ -11,6 +11,7 @@ import shutil
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ka2er_training.distributed import shared_batch
 from ka2er_training.workspace import read_json, write_json
 from napari_ka2er.core.errors import UserError
 
@@ -28,25 +29,32 @@ def identity_of(ingredients: Ingredients, recipe: Recipe) -> dict[str, Any]:
     """Return what decides the numbers of an amalgamation, each part by itself; plain data.
 
     Volumes count by name and by the size of their files: their content is in the digests by which
-    features are cached, and reading it all only to compare takes minutes.
+    features are cached, and reading it all only to compare takes minutes.  Processes count by the
+    windows that they draw in a step together.
     """
     foundation = recipe.foundation
     schedules = ("schedule", "polish", "clicks")
     sizes = asdict(recipe.sizes)
-    # When checkpoints are written changes no number.
-    sizes.update({n: {**sizes[n], "checkpoint_every": None} for n in schedules})
+    windows = [shared_batch(sizes[name]["batch"]) for name in schedules]
+    # When checkpoints are written changes no number, and batches are told below, as windows.
+    without = {"checkpoint_every": None, "batch": None}
+    sizes.update({name: {**sizes[name], **without} for name in schedules})
     return {
         "tasks": {
             name: [task.to_json(), list(spacing)]
             for name, (task, spacing) in ingredients.tasks.items()
         },
-        "experts": [expert.digest for expert in ingredients.experts],
+        "experts": [
+            [expert.digest, expert.token_centres, expert.entry["mirroring"]]
+            for expert in ingredients.experts
+        ],
         "volumes": sorted(
             [s.task, s.name, *(p.stat().st_size if p else 0 for p in (s.image, s.label))]
             for s in ingredients.sources
         ),
         "foundation": _digest(foundation) if foundation else None,
         "settings": [sizes, asdict(recipe.teaching), recipe.amalgamation],
+        "windows per step": windows,
     }
 
 

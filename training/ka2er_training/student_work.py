@@ -78,6 +78,7 @@ class _Lesson:
             _focus(case, generator),
             generator,
             strength=strength,
+            mirrored=case.mirrored,
         )
         sample = draw(case, self.config, window, with_features=self.config.amalgamation != "none")
         changes = intensity_changes(strength)
@@ -106,7 +107,7 @@ class _Lesson:
             kd = distillation_loss(logits, sample.soft.to(device), sample.inside.to(device))
             terms["distillation"] = self.teaching.distillation * kd
         if features is not None and encoded.coarse:
-            aligned = alignment_loss(encoded.coarse, features.masks)
+            aligned = alignment_loss(encoded.coarse, features.masks, features.state)
             terms["alignment"] = self.teaching.alignment * aligned
             own = self._own_expert(sample)
             if own is not None and self.teaching.routing:
