@@ -214,26 +214,45 @@ def test_what_is_cut_off_is_kept_and_counted_also_a_single_line_and_a_second_tim
     again.close()
 
 
-def test_marks_of_review_in_logs_of_before_replay_as_they_did(tmp_path):
+OF_BEFORE = {
+    1: [
+        {"whole": False, "slices": [[2], [], []]},
+        {"whole": True, "slices": [[2], [], []]},
+        {"whole": True, "slices": [[2], [], []]},
+        {"whole": False, "slices": [[2], [], []]},
+        {"whole": False, "slices": [[2], [3], []]},
+        {"whole": True, "slices": [[2], [3], []]},
+        {"whole": False, "slices": [[2], [3], []]},
+    ],
+    2: [
+        {"whole": False, "slices": [[2], [], []]},
+        {"whole": True, "slices": [[2], [], []]},
+        {"whole": False, "slices": [[0, 2, 3], [], []]},
+        {"whole": False, "slices": [[], [], []]},
+        {"whole": False, "slices": [[], [3], []]},
+        {"whole": True, "slices": [[], [3], []]},
+        {"whole": False, "slices": [[], [], []]},
+    ],
+}
+
+
+@pytest.mark.parametrize("version", OF_BEFORE)
+def test_marks_of_review_in_logs_of_before_replay_as_they_did(tmp_path, version):
     folder = tmp_path / "s"
     create_session(folder, new_volume(), TASK).close()
     deeds = [(0, 2, True), (None, 0, True), (0, 1, False), (None, 0, False), (1, 3, True)]
+    deeds += [(None, 0, True), (None, 0, False)]
     with (folder / ACTIONS).open("a") as file:
         for n, (axis, index, reviewed) in enumerate(deeds):
             mark = {"kind": "review", "axis": axis, "index": index, "reviewed": reviewed}
+            mark |= {"version": version} if version > 1 else {}
             text = json.dumps({"n": n, "time_s": 1.0, **mark})
             file.write(f"{text}\t{zlib.crc32(text.encode()):08x}\n")
     twin, seen = Session(new_volume(), TASK), []
     for record in read_records(folder):
         twin.state.apply(record)
         seen.append(twin.state.reviewed.to_json())
-    assert seen == [
-        {"whole": False, "slices": [[2], [], []]},
-        {"whole": True, "slices": [[2], [], []]},
-        {"whole": True, "slices": [[2], [], []]},
-        {"whole": False, "slices": [[2], [], []]},
-        {"whole": False, "slices": [[2], [3], []]},
-    ]
+    assert seen == OF_BEFORE[version]
 
 
 def test_what_was_taken_back_from_a_reviewed_volume_is_in_the_log(tmp_path):

@@ -503,6 +503,26 @@ def test_a_prepared_edit_survives_an_edit_in_between(session):
     assert session.mask[0, 0, :4].tolist() == [3, 3, 0, 0]
 
 
+def test_what_was_drawn_since_stays_when_a_result_comes(session):
+    row = box((0, 1), (0, 1), (0, 8))
+    fill(session, box((0, 1), (0, 1), (6, 7)), 3)
+    fill(session, box((0, 1), (0, 1), (7, 8)), 3)
+    session.undo()
+    since = session.state.history.steps
+    session.redo()  # drawn again since
+    fill(session, box((0, 1), (0, 1), (0, 2)), 3)
+    fill(session, box((0, 1), (0, 1), (1, 2)), 0)  # erased
+    prepared = session.prepare(row, np.full((1, 1, 8), 2), since)
+    fill(session, box((0, 1), (0, 1), (2, 3)), 1, "tool")
+    fill(session, box((0, 1), (0, 1), (3, 4)), 1)
+    session.undo()  # taken back again
+    fill(session, box((0, 1), (0, 1), (4, 5)), 1, "automatic")
+    assert session.commit(prepared, "automatic")
+    assert session.mask[0, 0, :8].tolist() == [3, 0, 1, 2, 2, 2, 2, 3]
+    session.undo()
+    assert session.mask[0, 0, :8].tolist() == [3, 0, 1, 0, 1, 0, 3, 3]
+
+
 def test_time_counts_pauses_of_at_most_a_minute():
     times = iter([100.0, 110.0, 1000.0, 1001.5])
     session = new_session(clock=lambda: next(times))

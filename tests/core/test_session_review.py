@@ -117,6 +117,34 @@ def test_a_change_beside_the_reviewed_slices_takes_no_mark_and_is_one_action(ses
     assert session.state.n_worked == n_before + 1
 
 
+def test_slices_marked_before_the_whole_volume_outlive_it(tmp_path):
+    session = create_session(tmp_path / "s", new_volume(), TASK)
+    for index in (2, 3):
+        session.review_slice(0, index)
+    for index in range(SHAPE[1]):  # all of an axis: the whole volume in other words
+        session.review_slice(1, index)
+    session.review_volume()
+    session.review_volume(False)
+    left = Reviewed(False, (frozenset({2, 3}), frozenset(), frozenset()))
+    assert session.state.reviewed == left
+    assert not left.is_whole(SHAPE)
+    assert replay(tmp_path / "s").state.reviewed == left
+    session.close()
+
+
+def test_the_whole_volume_taken_back_without_a_mark_leaves_nothing(session):
+    for index in range(SHAPE[0]):
+        session.review_slice(0, index)
+    session.review_volume(False)
+    assert session.state.reviewed.is_empty()
+
+
+def test_another_programs_array_is_not_vouched_for(session):
+    session.review_volume()
+    fill(session, SMALL, 1, "tool", {"tool": "assign"})
+    assert session.state.reviewed.slices[0] == {0, 3, 4, 5}
+
+
 def test_a_step_without_voxels_takes_no_mark(session):
     number = session.add_object(1)
     session.add_prompt(number, Point((5.0, 2.0, 7.0)))
@@ -209,6 +237,16 @@ def test_the_memory_of_the_history_is_the_sum_of_its_boxes(deeds, limit):
         steps = [*history._done, *history._undone]
         edits = [change for step in steps for change in step if isinstance(change, Edit)]
         assert history.held_bytes == sum(len(edit.delta.packed.data) for edit in edits)
+
+
+def test_steps_are_told_apart_after_the_oldest_were_forgotten():
+    history = History(0)
+    for n in range(60):
+        history.push(Edit(held(n + 1), "brush"))
+    since = history.steps
+    for n in range(3):
+        history.push(Edit(held(n + 70), "brush"))
+    assert [len(edit.delta.packed.data) for edit in history.drawn_since(since)] == [70, 71, 72]
 
 
 def test_a_push_does_not_walk_through_all_steps():

@@ -19,6 +19,7 @@ DOES = {
     "open_sample": "napari_ka2er._sample_data:ct_chest",
     "choose_student": f"{CORE}.student_card:read_student_card",
     "sample_student": "napari_ka2er.model.catalogue:find_student",
+    "use_chosen_student": f"{SESSION}.set_student",
     "rank_tasks": "napari_ka2er.model.predictor:Predictor.rank_tasks",
     "start": f"{CORE}.sessions:create_session",
     "restore": f"{CORE}.sessions:restore_session",

@@ -14,6 +14,7 @@ from tests.widgets.panelling import begin, idle, sections_of
 from napari_ka2er.core.student_card import StudentCard, read_student_card, student_in
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.model.catalogue import sample_folder
+from napari_ka2er.widgets.jobs import Choice
 from napari_ka2er.widgets.layers import source_of
 from napari_ka2er.widgets.student_panel import StudentPanel, introduce
 from napari_ka2er.widgets.volume_panel import VolumePanel, describe
@@ -107,12 +108,14 @@ def test_a_folder_and_a_slice_without_suffix_are_opened_or_told_in_a_line(
     dicom_slice(series / "IM00000")
     monkeypatch.setattr(f"{dialogs}.getOpenFileName", lambda *_: (str(series / "IM00000"), ""))
     a_file.trigger()
+    idle(controller, qtbot)
     source = source_of(viewer.layers[-1])
     assert source.data.shape == (1, 4, 4)
     assert source.path == series / "IM00000"
     for folder in (series, sample_folder()):
         monkeypatch.setattr(f"{dialogs}.getExistingDirectory", lambda *_, at=folder: str(at))
         a_folder.trigger()
+    idle(controller, qtbot)
     assert panel.volume.count() == 3
     assert len(failures) == 1
     assert "a folder with a DICOM series or OME-Zarr" in failures[0]
@@ -145,6 +148,62 @@ def test_a_workspace_stands_for_its_current_student(controller, qtbot, tmp_path)
     assert panel.card.folder == student == student_in(tmp_path)
     assert [panel.mode.itemText(n) for n in range(panel.mode.count())] == ["distilled"]
     assert "Experts are missing" in panel.description.text()
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """A workspace with two versions, of which v0001 is current."""
+    text = (sample_folder() / "student" / "student.json").read_text(encoding="utf-8")
+    for version in ("v0001", "v0002"):
+        student = tmp_path / "work" / "students" / version
+        student.mkdir(parents=True)
+        (student / "student.json").write_text(text, encoding="utf-8")
+    (student.parent / "current").write_text("v0001\n", encoding="utf-8")
+    return tmp_path / "work"
+
+
+def test_the_next_window_begins_with_the_workspace_chosen_last(controller, qtbot, workspace):
+    def chosen_at_first():
+        panel = StudentPanel(controller)
+        qtbot.addWidget(panel)
+        return panel
+
+    panel = chosen_at_first()
+    assert panel.card.folder == sample_folder() / "student"
+    panel.folder.setText(str(workspace))
+    panel.folder.editingFinished.emit()
+    assert chosen_at_first().card.folder == workspace / "students" / "v0001"
+    (workspace / "students" / "current").write_text("v0002\n", encoding="utf-8")
+    assert chosen_at_first().card.folder == workspace / "students" / "v0002", "a round's student"
+    panel.set_student(workspace / "nothing")
+    panel = chosen_at_first()
+    assert panel.folder.text() == str(workspace), "what cannot be read is not remembered"
+    panel.take_sample()
+    assert chosen_at_first().card.folder == sample_folder() / "student"
+
+
+def test_a_student_that_went_away_is_told_and_no_other_takes_its_place(
+    controller, qtbot, workspace
+):
+    panel = StudentPanel(controller)
+    qtbot.addWidget(panel)
+    panel.set_student(workspace)
+    workspace.rename(workspace.with_name("moved"))
+    again = StudentPanel(controller)
+    qtbot.addWidget(again)
+    assert again.obstacle()
+    assert "no folder" in again.description.text()
+
+
+def test_a_student_that_is_gone_on_with_stands_for_its_workspace_while_it_is_current(
+    controller, qtbot, workspace
+):
+    panel = StudentPanel(controller)
+    qtbot.addWidget(panel)
+    students = workspace / "students"
+    for version, shown in (("v0001", workspace), ("v0002", students / "v0002")):
+        controller.student_changed.emit(Choice(students / version, "lungs", "distilled", "cpu"))
+        assert panel.folder.text() == str(shown)
 
 
 def test_scores_of_one_label_and_of_all_labels_are_both_found(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.widgets.panelling import TASK, begin, idle, sections_of, write
 
 from napari_ka2er._sample_data import sample_layer, sample_volume
 from napari_ka2er.core import tools
+from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io import read_labels
 from napari_ka2er.core.metrics import volumes_ml
 from napari_ka2er.core.package import check_package, summarise_package
@@ -113,6 +115,57 @@ def test_a_label_is_added_by_its_name_and_chosen(sections, session, controller, 
     assert panel.table.rowCount() == 4
     assert panel.new_name.text() == ""
     assert controller.label == 6  # the next click or stroke is for it
+
+
+def test_labels_added_in_quick_succession_are_two(sections, session, controller, qtbot):
+    panel, gate = sections.panel("Task and labels"), threading.Event()
+    controller._act(lambda session: gate.wait(10))  # a tool at work
+    for name in ("tumour", "cyst"):
+        panel.new_name.setText(name)
+        panel.add_label.click()
+    gate.set()
+    idle(controller, qtbot)
+    assert [label.name for label in session.task.labels[-2:]] == ["tumour", "cyst"]
+    assert session.task.values[-2:] == (6, 7)
+    assert controller.label == 7
+
+
+def test_a_lock_that_was_refused_is_not_ticked(
+    sections, session, controller, failures, qtbot, monkeypatch
+):
+    def refuse(record):
+        raise UserError("room for one more action", "no space left")
+
+    monkeypatch.setattr(session._log, "append", refuse)
+    table = sections.panel("Task and labels").table
+    idle(controller, qtbot)
+    table.item(0, LOCKED).setCheckState(Qt.CheckState.Checked)
+    idle(controller, qtbot)
+    assert len(failures) == 1
+    assert table.item(0, LOCKED).checkState() == Qt.CheckState.Unchecked
+
+
+def test_sizes_are_counted_anew_only_if_labels_changed(sections, session, controller, qtbot):
+    panel = sections.panel("Task and labels")
+    counted = []
+    submit = panel._runner.submit
+    panel._runner.submit = lambda job: counted.append(job) or submit(job)
+    panel._timer.setInterval(1)
+
+    def n_counted(act):
+        before = len(counted)
+        act()
+        idle(controller, qtbot)
+        qtbot.wait(30)
+        return len(counted) - before
+
+    n_counted(lambda: None)
+    for tool in (Tool.BRUSH, Tool.ERASER, Tool.POSITIVE):
+        assert n_counted(lambda tool=tool: controller.set_tool(tool)) == 0
+    assert n_counted(lambda: write(controller, qtbot, CUBE, 2)) == 1
+    assert n_counted(lambda: controller.add_label("cyst")) >= 1, "it has a size, too"
+    assert n_counted(lambda: controller.set_label(1)) == 0
+    assert n_counted(lambda: controller.view.labels.paint((1, 1, 1), 1)) == 1
 
 
 def test_volumes_are_counted_in_the_background(sections, session, controller, qtbot):

@@ -60,3 +60,9 @@ def test_accept_ends_that_and_labels_do_not_mix(session, queue):
     session.undo()
     queue.accept(1)
     assert corrects(session, queue)
+
+
+def test_what_is_cancelled_while_the_request_is_made_is_no_error(session, queue, monkeypatch):
+    queue.add_prompt(1, Point((1.0, 2.0, 3.0)))
+    monkeypatch.setattr(session, "request", lambda number: queue.clear())
+    assert queue.next_request() is None

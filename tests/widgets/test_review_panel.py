@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from app_model.types import KeyCode, KeyMod
 from tests.widgets.panelling import begin, idle, sections_of, write
+
+from napari_ka2er.widgets.keys import bindings
 
 CUBE = (slice(3, 7), slice(10, 20), slice(8, 18))
 
@@ -34,6 +37,39 @@ def test_marks_that_undo_took_are_gone_from_the_panel(panel, controller, qtbot):
     assert not panel.whole.isChecked()
     assert panel.share.text() == "67 % reviewed: slices 8 of 12 Z."
     assert panel.bar.value() == 67
+
+
+def test_slices_that_were_ticked_outlive_the_whole_volume(panel, controller, qtbot):
+    controller.mark_slice_reviewed(True)
+    idle(controller, qtbot)
+    ticked = controller.session.state.reviewed
+    for _ in range(2):
+        panel.whole.click()
+        idle(controller, qtbot)
+    assert not panel.whole.isChecked()
+    assert panel.slice.isChecked()
+    assert controller.session.state.reviewed == ticked
+    assert ticked.slices[0]
+
+
+def test_in_3d_no_slice_can_be_ticked_nor_changed(panel, controller, viewer, failures, qtbot):
+    before, mask = controller.session.state.reviewed, controller.session.mask.copy()
+    tools = sections_of(controller, viewer, qtbot).panel("Correct").tools
+    viewer.dims.ndisplay = 3
+    assert not panel.slice.isEnabled()
+    assert "Ctrl+Y" in panel.slice.toolTip()
+    controller.mark_slice_reviewed(True)
+    bindings(controller)[KeyMod.Shift | KeyCode.KeyK]()
+    for name in ("copy-before", "copy-after", "fill-between"):
+        tools[name].click()
+    idle(controller, qtbot)
+    assert len(failures) == 5
+    assert all("3D display; go to 2D display: Ctrl+Y" in failure for failure in failures)
+    assert controller.session.state.reviewed == before
+    assert (controller.session.mask == mask).all()
+    viewer.dims.ndisplay = 2
+    assert panel.slice.isEnabled()
+    assert panel.slice.text().startswith("Slice Z ")
 
 
 def test_a_locked_label_keeps_undo_from_it_in_one_line(panel, controller, failures, qtbot):

@@ -18,6 +18,7 @@ from tests.widgets.panelling import begin, idle, sections_of
 
 from ka2er_training.registry import current, student_folder
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.hashing import file_digest
 from napari_ka2er.core.session_exports import Export
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.model.catalogue import sample_folder
@@ -322,12 +323,20 @@ def test_what_earlier_windows_exported_is_offered_until_a_round_has_taken_it(
 
 
 def test_after_a_round_what_it_took_is_gone_and_the_rest_stays(bare, panel, tmp_path):
+    """Also what was exported while the round ran, though it is ticked."""
     panel._offer([Export(tmp_path / "Dataset001_a", "a" * 64, 2, 100.0)])
-    panel.take_package(tmp_path / "Dataset002_b")
+    taken, later = tmp_path / "Dataset002_b", tmp_path / "Dataset003_c"
     panel.set_workspace(bare)
+    for folder in (taken, later):
+        folder.mkdir()
+        (folder / "manifest.json").write_text(folder.name)
+        panel.take_package(folder)
+    digest = file_digest(taken / "manifest.json")
+    (bare / "packages" / digest[:16]).mkdir(parents=True)
     panel._status = RoundStatus(result={"status": "refused", "round": 1})
     panel._ended()
-    assert panel.packages.folders == [tmp_path / "Dataset001_a"]
+    assert panel.packages.folders == [tmp_path / "Dataset001_a", later]
+    assert panel.packages.ticked == [later]
 
 
 def test_no_line_of_a_rounds_log_is_cut(bare, panel, qtbot):

@@ -111,8 +111,8 @@ class LockChange:
 class ReviewChange:
     """A slice, or the whole volume (`axis` is None), was marked as reviewed or not.
 
-    What is taken back in `version` 2 is not reviewed afterwards.  In logs of before, 1, a slice
-    stays so while the whole volume is, and so do slices when the whole volume is taken back.
+    In `version` 3 slices that were marked before the whole volume stay when that is taken back; in
+    2 they do not.  In logs of before, 1, they do, and a slice stays so while the whole volume is.
     """
 
     axis: int | None

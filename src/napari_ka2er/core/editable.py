@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -19,9 +18,11 @@ from napari_ka2er.core.actions import (
     StudentChange,
     Undo,
 )
-from napari_ka2er.core.boxes import Region, explicit
+from napari_ka2er.core.boxes import explicit
 from napari_ka2er.core.edits import difference
 from napari_ka2er.core.errors import UserError
+from napari_ka2er.core.history import Steps, with_drawn
+from napari_ka2er.core.prepared import PreparedEdit
 from napari_ka2er.core.records import Record
 from napari_ka2er.core.review import Status
 from napari_ka2er.core.state import Effects, SessionState
@@ -32,20 +33,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_ka2er.core.edits import Delta, Labels
+    from napari_ka2er.core.edits import Labels
     from napari_ka2er.core.log import SessionLog
     from napari_ka2er.core.task import Label, Task
     from napari_ka2er.core.volume import Volume
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedEdit:
-    """Labels wanted in a region, compared and packed against the mask as it was at `revision`."""
-
-    revision: int
-    region: Region
-    values: NDArray[Any]
-    delta: Delta
 
 
 class EditableLabels:
@@ -153,13 +144,16 @@ class EditableLabels:
         self._commit(ReviewChange(axis, index, reviewed, version=2))
 
     def review_volume(self, reviewed: bool = True) -> None:
-        """Vouch for the labels of the whole volume, or for none of them."""
-        self._commit(ReviewChange(None, 0, reviewed, version=2))
+        """Vouch for the labels of the whole volume, or no longer; slices marked before it stay."""
+        self._commit(ReviewChange(None, 0, reviewed, version=3))
 
-    def prepare(self, region: tuple[slice, ...], values: NDArray[Any]) -> PreparedEdit:
+    def prepare(
+        self, region: tuple[slice, ...], values: NDArray[Any], since: Steps | None = None
+    ) -> PreparedEdit:
         """Compare and pack the labels wanted in a region, but change nothing yet.
 
-        For results as large as the volume: prepare them in a worker and `commit` them here.
+        For results as large as the volume: prepare them in a worker and `commit` them here.  With
+        `since`, the steps that were done when the work began, what was drawn after them stays.
 
         Raises
         ------
@@ -171,20 +165,22 @@ class EditableLabels:
         shape = state.mask[box].shape
         if values.shape != shape or values.dtype.kind not in "biu":
             raise UserError(f"integer labels of shape {shape}", f"{values.dtype} {values.shape}")
-        delta = difference(state.mask[box], values, tuple(sorted(state.locked)), box)
+        drawn = () if since is None else state.history.drawn_since(since)
+        wanted = with_drawn(values, box, state.mask, drawn)
+        delta = difference(state.mask[box], wanted, tuple(sorted(state.locked)), box)
         unknown = set(delta.labels) - {0, *self.task.values}
         if unknown:
             raise UserError(f"labels of task {self.task.name}: {self.task.values}", f"{unknown}")
-        return PreparedEdit(revision, box, values, delta)
+        return PreparedEdit(revision, box, values, delta, since)
 
     def commit(self, edit: PreparedEdit, source: str, detail: dict[str, Any] | None = None) -> bool:
         """Make a prepared edit; return whether anything changed.
 
         If the mask has changed since, the edit is prepared again: the labels of its region are as
-        wanted in any case.
+        wanted in any case, but for what was drawn since the steps it was prepared with.
         """
         if edit.revision != self._revision:
-            edit = self.prepare(edit.region, edit.values)
+            edit = self.prepare(edit.region, edit.values, edit.since)
         if edit.delta.n_voxels:
             self._commit(Edit(edit.delta, source, detail=detail or {}))
         return edit.delta.n_voxels > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from napari_ka2er.core.actions import Action, Change, Edit, Redo, Undo
 from napari_ka2er.core.boxes import is_empty, union, within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MINIMUM_STEPS = 50
 Step = list[Change]
+Steps = tuple[Step, ...]
 
 
 class History:
@@ -58,6 +59,17 @@ class History:
     def held_bytes(self) -> int:
         """Memory that packed boxes take."""
         return self._held_bytes
+
+    @property
+    def steps(self) -> Steps:
+        """The steps that are done, oldest first."""
+        return tuple(self._done)
+
+    def drawn_since(self, steps: Steps) -> list[Edit]:
+        """Return what a person drew, or a tool, in the steps that are not among these."""
+        known = set(map(id, steps))
+        since = [change for step in self.steps if id(step) not in known for change in step]
+        return [c for c in since if isinstance(c, Edit) and c.source in ("brush", "tool")]
 
     def step_of(self, action: Undo | Redo) -> Step:
         """Return the step that is taken back or made again next; empty if there is none."""
@@ -98,8 +110,8 @@ def _held_bytes(step: Step) -> int:
 def changed_unseen(action: Action, history: History) -> Region | None:
     """Return the box in which an action, not yet made, changes labels unseen; None if nowhere.
 
-    Whoever paints or calls a tool sees what it does.  What the model finds, and what undo and redo
-    bring back, may lie in any slice, whichever is shown.
+    Whoever paints or calls a tool sees what it does.  What the model finds, what another program
+    put in place of the labels, and what undo and redo bring back, may lie in any slice.
     """
     match action:
         case Edit():
@@ -114,8 +126,9 @@ def changed_unseen(action: Action, history: History) -> Region | None:
 
 
 def _is_seen(edit: Edit) -> bool:
-    is_of_model = edit.detail.get("tool") == "segment"  # one label of the student, kept as a tool
-    return edit.source in ("brush", "tool") and not is_of_model
+    # One label of the student, or another program's array: both are kept as tools.
+    is_unseen = edit.detail.get("tool") in ("segment", "assign")
+    return edit.source in ("brush", "tool") and not is_unseen
 
 
 def toggle(mask: Labels, edit: Edit) -> None:
@@ -123,6 +136,32 @@ def toggle(mask: Labels, edit: Edit) -> None:
     for region, values in edit.delta.slabs():
         part = mask[region]
         np.bitwise_xor(part, values.astype(mask.dtype, copy=False), out=part)
+
+
+def with_drawn(
+    values: NDArray[Any], region: Region, mask: Labels, edits: Sequence[Edit]
+) -> NDArray[Any]:
+    """Return the labels wanted in a region, but the present ones where edits changed them.
+
+    Parameters
+    ----------
+    values : ndarray of int or bool, shape (Z, Y, X)
+        What is wanted in `region`; returned as it is without edits.
+    region : tuple of slice
+        Where.
+    mask : ndarray of unsigned int, shape (Z, Y, X)
+        The present labels of the whole map.
+    edits : sequence of Edit
+        What is to be kept.
+    """
+    if not edits:
+        return values
+    kept = values.astype(np.promote_types(values.dtype, mask.dtype))
+    for edit in edits:
+        for where, changed in edit.delta.slabs(region):
+            part = within(where, region)
+            kept[part] = np.where(changed, mask[where], kept[part])
+    return kept
 
 
 def contribution(

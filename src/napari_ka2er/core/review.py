@@ -59,6 +59,17 @@ class Reviewed:
         slices[axis] = Slices(range(shape[axis])) - {index}
         return Reviewed(False, (slices[0], slices[1], slices[2]))
 
+    def without_whole(self, shape: tuple[int, ...]) -> Reviewed:
+        """Return this region of a volume of this shape with the whole volume taken back.
+
+        Slices that were marked beside it stay, unless they are all across an axis: that would be
+        the whole volume again.  If it was not marked, nothing remains.
+        """
+        if not self.whole:
+            return Reviewed()
+        z, y, x = (s if len(s) < n else Slices() for s, n in zip(self.slices, shape, strict=True))
+        return Reviewed(False, (z, y, x))
+
     def without_box(self, bounds: Sequence[tuple[int, int]], shape: tuple[int, ...]) -> Reviewed:
         """Return this region of a volume of this shape without the slices that go through a box.
 

@@ -189,7 +189,9 @@ def _inverse(change: Change) -> Change:
 def _marked(reviewed: Reviewed, mark: ReviewChange, shape: tuple[int, ...]) -> Reviewed:
     is_taken_back = mark.version > 1 and not mark.reviewed
     if mark.axis is None:
-        return Reviewed() if is_taken_back else replace(reviewed, whole=mark.reviewed)
+        if is_taken_back:
+            return reviewed.without_whole(shape) if mark.version > 2 else Reviewed()
+        return replace(reviewed, whole=mark.reviewed)
     if is_taken_back:
         return reviewed.without_slice(mark.axis, mark.index, shape)
     return reviewed.with_slice(mark.axis, mark.index, mark.reviewed)

@@ -87,4 +87,6 @@ def _in_session(session: Any, stage: Stage) -> str:
         return "Press Export package… (for training) or Save labels… (as a file)."
     if Status.FLAGGED in session.state.statuses.values():
         return "A label is flagged. Correct what is wrong, or ask somebody."
+    if not session.state.reviewed.is_empty():
+        return "Correct and mark what is right; Export package… takes the marked slices, or Save."
     return "Click where it is wrong, or paint. Then open Review and mark what is right."

@@ -81,21 +81,27 @@ class AnnotateController(TaskRanking):
         with self._reporting():
             self._begin_on(layer, choice, folder)
 
-    def use_student(self, folder: Path) -> None:
-        """Go on with another student, such as a newer version; the session stays as it is."""
+    def use_student(self, folder: Path, mode: str = "", device: str = "") -> None:
+        """Go on with another student, such as a newer version; the session stays as it is.
+
+        Mode and device stay, too, where none are given; a student that lacks experts is distilled.
+        """
         with self._reporting():
             started = self._need()
             card = read_student_card(student_in(folder))
             task = jobs.task_of(card, started.task.name)
-            mode = started.choice.mode if not card.missing else "distilled"
-            choice = replace(started.choice, student=card.folder, mode=mode)
+            before = started.choice
+            mode = "distilled" if card.missing else mode or before.mode
+            device = device or before.device
+            choice = replace(before, student=card.folder, mode=mode, device=device)
             self.cancel()
             self._started = replace(started, choice=choice, card=card, task=task)
             self._seen, self.filled_share = {}, 0.0
             self._forget_maps()
             self._act(lambda session: session.set_student(card.version, choice.mode))
             self.student_changed.emit(choice)
-            self.told.emit(f"From here on student {card.version} answers; what is there stays.")
+            who = f"student {card.version}, {mode}".replace(" ,", ",")
+            self.told.emit(f"From here on {who}, answers; what is there stays.")
             self._fill_timer.start()
 
     def finish(self) -> None:
@@ -109,6 +115,7 @@ class AnnotateController(TaskRanking):
                 lambda: restore.mark_finished(folder, files.n_committed(folder)),
                 lambda _: self._forget_earlier(),
             )
+            self.told.emit(f"Finished, and not offered again; its steps stay in {folder}.")
         self._note()
 
     def close(self, *, is_ending: bool = False) -> None:
@@ -175,6 +182,7 @@ class AnnotateController(TaskRanking):
         self.view.shown.connect(self._layers_shown)
         self.view.failed.connect(self._fail)
         self.view.painted.connect(self._paint)
+        self.view.assigned.connect(self._assigned)
         self.view.bind(self.keys)
         self._maps = Maps(self._viewer, session.volume.name, place.transforms)
         self._seen, self.filled_share, self._n_saved = {}, 0.0, desk.n_drawn

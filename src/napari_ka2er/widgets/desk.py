@@ -7,7 +7,8 @@ what changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
@@ -67,6 +68,7 @@ class SessionDesk(Worker):
         self.shown = shown
         self.objects: tuple[ObjectSummary, ...] = ()
         self.n_drawn = 0  # how often `shown` changed
+        self._is_on_screen = False  # whether what is written was painted there before
         self._note_objects()
         session.changed.connect(self._draw)
         session.prompts_changed.connect(self._prompts_changed)
@@ -80,6 +82,28 @@ class SessionDesk(Worker):
     def redraw(self, region: tuple[slice, ...]) -> None:
         """Make a box of `shown` as the mask is; for the worker's own thread."""
         self._draw(region)
+
+    @contextmanager
+    def painting(self, region: tuple[slice, ...], painted: Labels) -> Iterator[None]:
+        """Let something be written that the screen shows already; for the worker's own thread.
+
+        What was refused is put back at the end, and nothing else: the next stroke may be on the
+        screen by then, and in the session a moment later.
+
+        Parameters
+        ----------
+        region : tuple of slice
+            Where it was painted.
+        painted : ndarray of unsigned int, shape (Z, Y, X)
+            The labels of the region, once it is written as it was painted.
+        """
+        before = np.array(self.session.mask[region])
+        self._is_on_screen = True
+        try:
+            yield
+        finally:
+            self._is_on_screen = False
+            self._put_back(region, before, painted)
 
     def leave(self) -> None:
         """Stop listening, do what waits, and let others open the session."""
@@ -95,8 +119,17 @@ class SessionDesk(Worker):
     def _draw(self, region: tuple[slice, ...]) -> None:
         mask = self.session.mask
         self.n_drawn += 1
-        if mask.dtype == self.shown.dtype:
+        if mask.dtype == self.shown.dtype and not self._is_on_screen:
             np.copyto(self.shown[region], mask[region])
+            self._tell(self.drawn, region)
+
+    def _put_back(self, region: tuple[slice, ...], before: Labels, painted: Labels) -> None:
+        """Draw where a stroke was refused, or drawn over before it was written."""
+        mask, shown = self.session.mask[region], self.shown[region]
+        is_old = (shown == before) | (mask != painted)
+        is_old &= shown != mask
+        if mask.dtype == shown.dtype and is_old.any():
+            np.copyto(shown, mask, where=is_old)
             self._tell(self.drawn, region)
 
     def _labels_changed(self) -> None:

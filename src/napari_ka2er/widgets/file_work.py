@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
+from napari_ka2er._reader import LayerData, layers_of
 from napari_ka2er.core.errors import CancelledError, UserError
+from napari_ka2er.core.io import read_volume
 from napari_ka2er.core.session_exports import Export, is_exported, packages_in, read_exports
 from napari_ka2er.core.sessions import SessionSummary
 from napari_ka2er.widgets import files, restore
 from napari_ka2er.widgets.desk import SessionDesk
-from napari_ka2er.widgets.layers import source_of
+from napari_ka2er.widgets.layers import key_of, source_of
 from napari_ka2er.widgets.model_work import ModelWork
 from napari_ka2er.widgets.runner import Worker
 from napari_ka2er.widgets.services import Services
@@ -50,11 +52,16 @@ class FileWork(ModelWork):
         self._export_stop: threading.Event | None = None  # of the package that is being written
         self._exports: tuple[Export, ...] = ()  # the packages that the session went into
         self._packed: set[Path] = set()  # the folders of sessions that are in a package
-        self._known: dict[Any, restore.Earlier] = {}  # layer's id -> earlier work on its volume
+        self._known: dict[Any, restore.Earlier] = {}  # layer's volume and place -> earlier work
         self._n_saved = 0  # how often the mask had been changed when it was saved
         self._is_leaving = threading.Event()
         self._autosave_timer = QTimer(self)
         self._autosave_timer.timeout.connect(self._autosave)
+
+    @property
+    def data_folder(self) -> Path:
+        """Where the plugin keeps what belongs to no session; the sessions' folder lies in it."""
+        return self._sessions.parent
 
     @property
     def is_saving(self) -> bool:
@@ -85,7 +92,7 @@ class FileWork(ModelWork):
 
     def earlier(self, layer: Any) -> restore.Earlier:
         """Return what is known by now of earlier work on the volume in a layer; see there."""
-        key, known = layer.unique_id, self._known
+        key, known = key_of(layer), self._known
         if key not in known:
             known[key] = restore.Earlier()
             try:
@@ -99,6 +106,12 @@ class FileWork(ModelWork):
 
             self._scan(lambda: restore.of_source(self._sessions, source, self._go_on), take)
         return known[key]
+
+    def read_layers(self, path: Path, then: Callable[[list[LayerData]], None]) -> None:
+        """Read a file or folder in the background into what napari makes layers of."""
+        self.told.emit(f"Reading {path.name} …")
+        self._scans.do(lambda: layers_of(read_volume(path), path), then)
+        self._note()
 
     def find_packages(self, then: Callable[[list[Export]], object]) -> None:
         """Look in the background for what was exported in any window and is still there."""

@@ -25,8 +25,9 @@ from napari_ka2er.widgets.services import Choice as Choice
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_ka2er.core.editable import PreparedEdit
     from napari_ka2er.core.edits import Labels
+    from napari_ka2er.core.history import Steps
+    from napari_ka2er.core.prepared import PreparedEdit
     from napari_ka2er.core.session import Session
     from napari_ka2er.core.task import Task
     from napari_ka2er.model.service import PredictorService
@@ -58,12 +59,16 @@ class Started:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmented:
-    """An automatic result, compared with the mask and packed; or that of one label only."""
+    """An automatic result, compared with the mask and packed; or that of one label only.
+
+    `since` are the steps that were done when the student began: what was drawn after them stays.
+    """
 
     labels: NDArray[Any]
     seconds: float
     edit: PreparedEdit | None = None
     only: int | None = None
+    since: Steps | None = None
 
     def commit(self, session: Session) -> bool:
         """Write the result; return whether anything changed.  For the session's thread."""
@@ -74,7 +79,8 @@ class Segmented:
         wanted[wanted == value] = 0
         wanted[(self.labels == value) & (wanted == 0)] = value
         # No "automatic" result: what was corrected of other labels still counts as corrected.
-        return session.write(WHOLE, wanted, "tool", {"tool": "segment", "label": value})
+        edit = session.prepare(WHOLE, wanted, self.since)
+        return session.commit(edit, "tool", {"tool": "segment", "label": value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +174,12 @@ def modelling(started: Started, services: Services, act: ModelJob) -> Job:
 
 def segmenting(session: Session, only: int | None = None) -> ModelJob:
     """Return what segments all labels of the task, or one; the result is ready to be committed."""
+    since = session.state.history.steps
 
     def act(service: PredictorService, report: Report, is_cancelled: IsCancelled) -> Segmented:
         found = service.segment(session.task.name, progress=report, cancelled=is_cancelled)
-        edit = session.prepare(WHOLE, found.labels) if only is None else None
-        return Segmented(found.labels, float(found.seconds), edit, only)
+        edit = session.prepare(WHOLE, found.labels, since) if only is None else None
+        return Segmented(found.labels, float(found.seconds), edit, only, since)
 
     return act
 

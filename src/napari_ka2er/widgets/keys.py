@@ -61,7 +61,7 @@ _CTRL = KeyMod.CtrlCmd
 KEYS: tuple[Key, ...] = (
     Key("Q", KeyCode.KeyQ, "previous label", lambda c: c.step_label(-1)),
     Key("W", KeyCode.KeyW, "next label", lambda c: c.step_label(1)),
-    Key("G", KeyCode.KeyG, "change the sign of the prompt: + or −", lambda c: c.flip_sign()),
+    Key("G", KeyCode.KeyG, "prompt: + or −; brush or eraser", lambda c: c.flip_sign()),
     Key("N", KeyCode.KeyN, "the next prompt begins a new object", lambda c: c.new_object()),
     Key("K", KeyCode.KeyK, "accept the object", lambda c: c.accept()),
     Key("U", KeyCode.KeyU, "go to the next uncertain slice", lambda c: c.next_uncertain_slice()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.review import Status
+from napari_ka2er.core.session import Session
 from napari_ka2er.core.task import Label
 from napari_ka2er.widgets.looking import slice_axis, slice_index
 from napari_ka2er.widgets.session_base import SessionBase
@@ -29,13 +30,19 @@ class LabelEdits(SessionBase):
             place = values.index(self.label) if self.label in values else 0
             self.set_label(values[(place + step) % len(values)])
 
-    def define_label(self, label: Label, *, chosen: bool = False) -> None:
-        """Add a label, or give the one with its value another name or colour.
+    def add_label(self, name: str) -> None:
+        """Add a label above all others, and choose it."""
 
-        `chosen`: it is then the one that is worked on.
-        """
-        choose = (lambda _: self.set_label(label.value)) if chosen else None
-        self._act(lambda session: session.set_label(label), choose)
+        def add(session: Session) -> int:
+            value = max(session.task.values) + 1  # here: another may be added before
+            session.set_label(Label(value, name))
+            return value
+
+        self._act(add, self.set_label)
+
+    def define_label(self, label: Label) -> None:
+        """Add a label, or give the one with its value another name or colour."""
+        self._act(lambda session: session.set_label(label))
 
     def set_status(self, label: int, status: Status) -> None:
         """Say how far the work on a label is."""
@@ -50,6 +57,14 @@ class LabelEdits(SessionBase):
         if self.view is not None:
             self.view.set_label_visible(label, visible)
         self._note()
+
+    def _reveal(self, *labels: int) -> None:
+        """Show labels that were hidden: nobody would see what is painted."""
+        hidden = frozenset() if self.view is None or self.session is None else self.view.hidden
+        for value in sorted(hidden & set(labels)):
+            self.set_label_visible(value, True)
+            name = self._need().session.task.label(value).name
+            self.told.emit(f"{name} is shown again, as it is worked on.")
 
     def review(self, is_reviewed: bool) -> None:
         """Vouch for the labels of the whole volume, or no longer."""
@@ -67,9 +82,11 @@ class LabelEdits(SessionBase):
         Raises
         ------
         UserError
-            If there is no session, or the layers were removed.
+            If there is no session, the layers were removed, or the volume is shown in 3D.
         """
         self._need()
+        if self._viewer.dims.ndisplay == 3:
+            raise UserError("a slice that is shown", "3D display", "go to 2D display: Ctrl+Y")
         if self.view is None or self.view.labels is None:
             raise UserError("the labels in the viewer", "none", "show the layers again")
         dims, layer = self._viewer.dims, self.view.labels
@@ -80,12 +97,14 @@ class LabelEdits(SessionBase):
     def set_tool(self, tool: Tool) -> None:
         """Choose what the mouse does."""
         if self.view is not None:
+            if tool == Tool.BRUSH:
+                self._reveal(self.label)
             self.view.set_tool(tool)
 
     def flip_sign(self) -> None:
-        """Go from positive to negative prompts, or back."""
+        """Go from positive to negative prompts, or from the brush to the eraser, or back."""
         if self.view is not None and self.view.tool is not None:
-            self.view.set_tool(OPPOSITE.get(self.view.tool, Tool.POSITIVE))
+            self.set_tool(OPPOSITE.get(self.view.tool, Tool.POSITIVE))
 
     def hide(self) -> None:
         """Hide the labels, or show them again."""

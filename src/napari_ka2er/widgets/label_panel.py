@@ -9,7 +9,6 @@ import numpy as np
 from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_ka2er.core.sessions import SessionSummary
-from napari_ka2er.core.task import Label
 from napari_ka2er.model.ranking import TaskFit
 from napari_ka2er.widgets.label_sizes import counting
 from napari_ka2er.widgets.label_table import LabelTable
@@ -58,7 +57,8 @@ class LabelPanel(Panel):
         self._volume, self._student = volume, student
         self._layer = volume.layer
         self._earlier: list[SessionSummary] = []
-        self._counted: object = None  # the session that the sizes in the table are of
+        self._filled: object = None  # the session that the table shows
+        self._counted: tuple[Any, ...] = ()  # what the sizes in it are of
         self.task, self.fits = TaskList(), TaskFits(controller)
         self.start = small(button("Start", self._start, "start"))
         self.earlier = combo("earlier", "Sessions on this volume that were not finished.")
@@ -161,20 +161,21 @@ class LabelPanel(Panel):
 
     def _refresh_labels(self, session: Any) -> None:
         state = session.state
-        if session is not self._counted:
-            self._counted = session
+        if session is not self._filled:
+            self._filled = session
             self.table.forget()
         self.table.hidden = set(getattr(self._controller.view, "hidden", ()))
         self.table.show_labels(session.task.labels, state.statuses, state.locked)
         self.table.show_chosen(self._controller.label)
-        self._timer.start()
+        if self._controller.drawn != self._counted:
+            self._timer.start()
 
     def _count(self) -> None:
         """Count the labels' voxels in the background."""
         session, view = self._controller.session, self._controller.view
         if session is None or view is None or view.labels is None:
             return
-        shown = np.asarray(view.labels.data)
+        self._counted, shown = self._controller.drawn, np.asarray(view.labels.data)
         self._runner.submit(counting(shown, session.volume.geometry, session.task.values))
 
     # -------------------------------------------------------------- actions
@@ -219,11 +220,11 @@ class LabelPanel(Panel):
             self.earlier.addItems([introduce(summary) for summary in earlier])
 
     def _add_label(self) -> None:
-        session, name = self._controller.session, self.new_name.text().strip()
-        if session is None or not name:
+        name = self.new_name.text().strip()
+        if self._controller.session is None or not name:
             self.new_name.setFocus()
             return
-        self._controller.define_label(Label(max(session.task.values) + 1, name), chosen=True)
+        self._controller.add_label(name)
         self.new_name.clear()
 
 

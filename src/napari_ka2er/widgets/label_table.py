@@ -52,6 +52,7 @@ class LabelTable(QTableWidget):
         self._labels: tuple[Label, ...] = ()
         self._locks: frozenset[int] = frozenset()
         self._statuses: dict[int, Status] = {}
+        self._filled_hidden: set[int] = set()
         self._is_stale = False  # whether it may show what the session does not have
         self.hidden: set[int] = set()
         for column, tip in enumerate(_TIPS):
@@ -79,11 +80,12 @@ class LabelTable(QTableWidget):
         self, labels: tuple[Label, ...], statuses: dict[int, Status], locks: frozenset[int]
     ) -> None:
         """Fill the table, if anything differs from what it shows."""
-        shown = (self._labels, self._statuses, self._locks)
-        if (labels, statuses, locks) == shown and not self._is_stale:
+        shown = (self._labels, self._statuses, self._locks, self._filled_hidden)
+        if (labels, statuses, locks, self.hidden) == shown and not self._is_stale:
             return
         self._is_stale = False
         self._labels, self._statuses, self._locks = labels, dict(statuses), locks
+        self._filled_hidden = set(self.hidden)
         with QSignalBlocker(self):
             if self.rowCount() != len(labels):
                 self.setRowCount(len(labels))
@@ -146,6 +148,7 @@ class LabelTable(QTableWidget):
                 self.shown.emit(label.value, is_checked)
             case 3:
                 self.locked.emit(label.value, is_checked)
+                self.forget()
 
     def _rename(self, item: Item, label: Label, name: str) -> None:
         if name and name != label.name:
@@ -167,7 +170,7 @@ class LabelTable(QTableWidget):
             self.status.emit(label.value, order[(order.index(now) + 1) % len(order)])
 
     def forget(self) -> None:
-        """Fill everything anew next time: what the user typed may have been refused."""
+        """Fill everything anew next time: what the user did may have been refused."""
         self._is_stale = True
 
 

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 KEY = "napari_ka2er"
 POSITIVE, NEGATIVE = "#009E73", "#D55E00"
 # What puts a layer in its place: taken from the image, so that ours lie exactly on it.
-_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+_TRANSFORMS = ("scale", "translate", "rotate", "shear", "affine")
 _NAMES = ("units", "axis_labels")
+_PLACE = (*_TRANSFORMS, *_NAMES)
+PLACE_EVENTS = (*_TRANSFORMS, "units", "data")  # of a layer: another volume, or in another place
 # How far, in voxels, napari may draw a corner from where it is before we straighten the volume.
 STRAIGHT_VOXELS = 0.25
 MOST_VOXELS = 400_000_000  # a larger volume is not read before somebody asks for it
@@ -112,6 +114,12 @@ def source_of(layer: Image) -> Source:
     )
 
 
+def key_of(layer: Image) -> tuple[Any, ...]:
+    """Return what tells the volume in a layer from any other, and from itself in another place."""
+    place = (np.asarray(getattr(layer, name), float).tobytes() for name in _TRANSFORMS)
+    return layer.unique_id, id(layer.data), *place, *map(str, layer.units)
+
+
 def warm_up() -> None:
     """Make napari import and compute what its first layer of each kind needs; for a worker.
 
@@ -170,10 +178,10 @@ def labels_layer(
 
 
 def release(layer: Labels | Points | Shapes, keys: Collection[Any]) -> None:
-    """Give a layer back to napari: keys, undo and redo do what napari's own do."""
+    """Give a layer back to napari: keys, undo, redo and strokes do what napari's own do."""
     for key in keys:
         layer.bind_key(key, None, overwrite=True)
-    for name in ("undo", "redo"):
+    for name in ("undo", "redo", "_abort_stroke"):
         vars(layer).pop(name, None)
 
 

@@ -9,6 +9,7 @@ from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 from napari_ka2er.widgets import jobs
 from napari_ka2er.widgets.looking import centre_of_view, go_to_slice, slice_axis
 from napari_ka2er.widgets.maps import Maps, next_slice
+from napari_ka2er.widgets.parts import BUSY
 from napari_ka2er.widgets.prompt_queue import Answer
 from napari_ka2er.widgets.runner import Job, LatestRunner
 from napari_ka2er.widgets.services import Services
@@ -64,30 +65,30 @@ class ModelWork(SessionEdits):
     def segment(self) -> None:
         """Let the student segment all labels of the task."""
         with self._reporting():
-            self._model("segmenting", jobs.segmenting(self._need().session))
+            self._begin_long("segmenting", jobs.segmenting(self._need().session))
 
     def segment_label(self) -> None:
         """Let the student segment the chosen label only; other labels stay."""
         with self._reporting():
             started = self._need()
             started.task.label(self.label)
-            self._model("segmenting", jobs.segmenting(started.session, self.label))
+            self._begin_long("segmenting", jobs.segmenting(started.session, self.label))
 
     def show_uncertainty(self) -> None:
         """Show how unsure the student is of each voxel, as a layer."""
         with self._reporting():
-            self._model("map", jobs.doubting(self._need().task.name))
+            self._begin_long("map", jobs.doubting(self._need().task.name))
 
     def show_expert_map(self) -> None:
         """Show how much each expert was trusted, a layer each."""
         with self._reporting():
-            self._model("map", jobs.trusting(self._need().task.name))
+            self._begin_long("map", jobs.trusting(self._need().task.name))
 
     def next_uncertain_slice(self) -> None:
         """Go to the slice the student is least sure of that was not looked at yet."""
         if self._maps is None or self._maps.uncertainty is None:
-            self._goes_on_to_slice = True
             self.show_uncertainty()
+            self._goes_on_to_slice = self._work == "map"
             return
         with self._reporting():
             axis, _ = self.shown_slice()
@@ -126,9 +127,13 @@ class ModelWork(SessionEdits):
         self._note()
 
     def cancel(self) -> None:
-        """Stop the long work; what was encoded is kept."""
-        if self._queue is not None:
-            self._queue.clear()
+        """Stop the model's work; what was encoded is kept, and prompts that wait are answered.
+
+        If prompts are being answered, those that wait are not answered either.
+        """
+        queue = self._queue
+        if queue is not None and self._work == "answering":
+            self._act(lambda _: queue.clear())
         if self._work:
             self._runner.cancel()
 
@@ -137,8 +142,16 @@ class ModelWork(SessionEdits):
     def _model(self, work: str, act: jobs.ModelJob) -> None:
         self._submit(work, jobs.modelling(self._need(), self._services, act))
 
+    def _begin_long(self, work: str, act: jobs.ModelJob) -> None:
+        """Let the model do what takes long, unless it is at such work: that would be dropped."""
+        if self.is_long:
+            self.told.emit(f"{BUSY[0].upper()}{BUSY[1:]}.")
+        else:
+            self._model(work, act)
+
     def _submit(self, work: str, job: Job) -> None:
         self._fill_timer.stop()
+        self._goes_on_to_slice = False
         self._work = work
         self._runner.submit(job)
         self._note()
@@ -157,9 +170,9 @@ class ModelWork(SessionEdits):
                     self._seen = {}
                 case jobs.ExpertMap() if self._maps is not None:
                     self._maps.show_experts(result)
+        goes_on = isinstance(result, jobs.Uncertainty) and self._goes_on_to_slice
         self._ended()
-        if isinstance(result, jobs.Uncertainty) and self._goes_on_to_slice:
-            self._goes_on_to_slice = False
+        if goes_on:
             self.next_uncertain_slice()
 
     def _segmented(self, is_changed: bool) -> None:
@@ -191,14 +204,12 @@ class ModelWork(SessionEdits):
             self._act(lambda _: queue.give_up())
         if not self._work:
             self.is_filling = False  # else it would fail again and again
-        self._goes_on_to_slice = False
         self._fail(error)
         self._ended()
 
     def _stopped(self) -> None:
         if self._work:
             self.told.emit("Stopped. What was encoded is kept.")
-        self._goes_on_to_slice = False
         self._ended()
 
     def _ended(self) -> None:

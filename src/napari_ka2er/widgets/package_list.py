@@ -9,6 +9,8 @@ from pathlib import Path
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QListWidget, QListWidgetItem
 
+from napari_ka2er.core.correction import MANIFEST
+from napari_ka2er.core.hashing import file_digest
 from napari_ka2er.core.session_exports import Export
 
 _FOLDER, _DIGEST = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
@@ -39,11 +41,13 @@ class PackageList(QListWidget):
         for item in self._rows():
             if Path(item.data(_FOLDER)) == folder:
                 item.setCheckState(Qt.CheckState.Checked)
-                return
-        self._list(folder, folder.name, Qt.CheckState.Checked)
+                break
+        else:
+            item = self._list(folder, folder.name, Qt.CheckState.Checked)
+        item.setData(_DIGEST, _digest(folder))
 
     def offer(self, exports: Iterable[Export], is_taken: Callable[[str], bool]) -> None:
-        """Add what was exported before, unticked; what a round has taken is not offered.
+        """Add what was exported before, unticked; what a round has taken leaves the list.
 
         Parameters
         ----------
@@ -63,12 +67,6 @@ class PackageList(QListWidget):
                 item = self._list(export.package, text, Qt.CheckState.Unchecked)
                 item.setData(_DIGEST, export.digest)
 
-    def drop_ticked(self) -> None:
-        """Take away what went into a round."""
-        for row in reversed(range(self.count())):
-            if _is_ticked(self.item(row)):
-                self.takeItem(row)
-
     def _list(self, folder: Path, text: str, state: Qt.CheckState) -> QListWidgetItem:
         item = QListWidgetItem(text)
         item.setData(_FOLDER, str(folder))
@@ -79,6 +77,14 @@ class PackageList(QListWidget):
 
     def _rows(self) -> list[QListWidgetItem]:
         return [self.item(row) for row in range(self.count())]
+
+
+def _digest(package: Path) -> str:
+    """Return the SHA-256 of a package's manifest, or nothing where there is none."""
+    try:
+        return file_digest(package / MANIFEST)
+    except OSError:
+        return ""
 
 
 def _is_ticked(item: QListWidgetItem) -> bool:

@@ -66,11 +66,13 @@ class PromptLayer(QObject):
         self._timer = QTimer(self, singleShot=True)
         self._timer.timeout.connect(self._draw)
         layer.events.data.connect(self._take)
+        layer.events.features.connect(self._pasted)
 
     def close(self) -> None:
         """Stop listening."""
         self._timer.stop()
         self.layer.events.data.disconnect(self._take)
+        self.layer.events.features.disconnect(self._pasted)
 
     @property
     def is_positive(self) -> bool:
@@ -104,8 +106,11 @@ class PromptLayer(QObject):
     # --------------------------------------------------------------- draw
 
     def _draw(self) -> None:
-        if len(self.layer.data) > len(self._rows):  # one is being drawn at this moment
-            self._timer.start(PAUSE_MS)
+        if self._has_new():
+            if getattr(self.layer, "_is_creating", False):  # one is being drawn at this moment
+                self._timer.start(PAUSE_MS)
+            else:
+                self._take_added()
             return
         if self._is_as_wanted():
             return
@@ -117,6 +122,14 @@ class PromptLayer(QObject):
             self._is_drawing = False
         self._rows = list(self._wanted)
         self._style_next()
+
+    def _has_new(self) -> bool:
+        return len(self.layer.data) > len(self._rows)
+
+    def _pasted(self, event: Any = None) -> None:
+        """Look soon whether there is more than napari has told of: it tells of nothing pasted."""
+        if self._has_new() and not self._is_drawing:
+            self._timer.start(0)
 
     def _is_as_wanted(self) -> bool:
         if self._rows != list(self._wanted):

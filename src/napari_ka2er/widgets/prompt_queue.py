@@ -95,7 +95,7 @@ class PromptQueue:
                 self.asked = number
                 request.previous()
                 return request
-            del self._waiting[number]
+            self._waiting.pop(number, None)
         return None
 
     def take(self, answer: Answer) -> bool:

@@ -88,7 +88,8 @@ class Retraining:
             If there are no packages, a round is at work, or the training package is missing.
         """
         if find_spec("ka2er_training") is None or find_spec("nnunetv2") is None:
-            raise UserError("the training extra", "none", "pip install 'napari-ka2er[train]'")
+            remedy = 'pip install ".[train]" in the clone'
+            raise UserError("the training extra", "none", remedy)
         if not packages and not resume:
             raise UserError("at least one package", "none", "export one, or add its folder")
         if self.is_running:

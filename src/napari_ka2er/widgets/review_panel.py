@@ -19,6 +19,7 @@ class ReviewPanel(Panel):
 
     def __init__(self, controller: Any, viewer: Any) -> None:
         super().__init__(controller)
+        self._viewer = viewer
         self._told_of: Any = None  # the session of which it was said what was lost
         show = controller.show_uncertainty, controller.show_expert_map
         self.uncertainty = button("Show uncertainty", show[0], "show_uncertainty")
@@ -34,6 +35,7 @@ class ReviewPanel(Panel):
         self.add(row(self.whole), self.share, self.bar)
         viewer.dims.events.current_step.connect(self._look)
         viewer.dims.events.order.connect(self._look)
+        viewer.dims.events.ndisplay.connect(self._turn)
 
     def summary(self) -> str:
         """Return how much was reviewed."""
@@ -53,11 +55,18 @@ class ReviewPanel(Panel):
         tip = "Go to the slice the student is least sure of among those not reviewed. Key U."
         allow(self.next, tip, gone or self.busy())
         tip = "Say that the labels of the slice that is shown are right. Key Shift+K."
-        allow(self.slice, tip, gone)
+        allow(self.slice, tip, gone or self._no_slice())
         tip = "Say that the labels are right everywhere: training will trust them."
         allow(self.whole, tip, none)
         self._refresh_region()
         self._tell_set_aside()
+
+    def _no_slice(self) -> str:
+        return "go to 2D display first: Ctrl+Y" if self._viewer.dims.ndisplay == 3 else ""
+
+    def _turn(self, event: Any = None) -> None:
+        if isalive(self):
+            self.refresh()
 
     def _tell_set_aside(self) -> None:
         """Say once of a session that steps of it were lost: what they made is to be looked at."""
@@ -93,7 +102,9 @@ class ReviewPanel(Panel):
             return
         try:
             axis, index = self._controller.shown_slice()
-        except UserError:
+        except UserError:  # in 3D no slice is shown
+            self.slice.setChecked(False)
+            self.slice.setText("This slice is right")
             return
         reviewed, shape = session.state.reviewed, session.volume.shape
         self.slice.setChecked(reviewed.has_slice(axis, index, shape))

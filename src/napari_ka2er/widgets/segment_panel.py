@@ -43,8 +43,8 @@ class SegmentPanel(Panel):
     def refresh(self) -> None:
         """See `Panel`."""
         controller = self._controller
-        obstacle = self.no_session() or self.busy()
-        tip = "Let the student segment all labels; replaces what is there (Undo brings it back)."
+        obstacle, work = self.no_session() or self.busy(), controller.work
+        tip = "Segment all labels anew; what you draw meanwhile stays. Undo takes it back."
         allow(self.segment, tip, obstacle)
         session = controller.session
         is_first = session is not None and not session.state.history.n_done
@@ -56,10 +56,9 @@ class SegmentPanel(Panel):
         self.prepare.setChecked(bool(controller.is_filling))
         share = controller.filled_share if session is not None else 0.0
         self.prepared.setText(f"{100 * share:.0f} % prepared" if share else "")
-        idle = "" if controller.work else "nothing is running"
-        allow(self.cancel, "Stop what is running; what was computed is kept.", idle)
+        allow(self.cancel, "Stop what is running; what was computed is kept.", _unstoppable(work))
         self.bar.setVisible(bool(controller.is_long))
-        if not controller.work:
+        if not work:
             self.bar.setValue(0)
             self.bar.setFormat("")
 
@@ -69,3 +68,10 @@ class SegmentPanel(Panel):
             return
         self.bar.setValue(round(100 * share))
         self.bar.setFormat(f"{what}  %p %")
+
+
+def _unstoppable(work: str) -> str:
+    """Return why there is nothing to cancel, or nothing."""
+    if work == "tool":
+        return "a tool cannot be stopped; Undo takes it back"
+    return "" if work else "nothing is running"

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.session import Session
 from napari_ka2er.core.student_card import StudentCard
+from napari_ka2er.core.task import Task
 from napari_ka2er.widgets import jobs
 from napari_ka2er.widgets.desk import SessionDesk
 from napari_ka2er.widgets.prompt_queue import PromptQueue
@@ -57,17 +58,41 @@ class SessionBase(QObject):
         return None if self._started is None else self._started.session
 
     @property
+    def choice(self) -> jobs.Choice | None:
+        """The student, mode and device at work."""
+        return None if self._started is None else self._started.choice
+
+    @property
     def student_card(self) -> StudentCard | None:
         """What is known of the student at work."""
         return None if self._started is None else self._started.card
+
+    @property
+    def drawn(self) -> tuple[Any, ...]:
+        """What the labels on the screen depend on: equal to what it was if they are the same."""
+        desk, session = self._desk, self.session
+        if desk is None or session is None:
+            return ()
+        return id(desk), desk.n_drawn, session.task
 
     # ------------------------------------------------------------- for all
 
     def _view_changed(self) -> None:
         label = None if self.view is None else self.view.label
-        if self.session is not None and label in self.session.task.values:
-            self.label = int(label or 0)
+        if self.session is not None and label is not None and label != self.label:
+            if label in self.session.task.values:
+                self.label = label
+            else:
+                self._keep_label(label, self.session.task)
         self._note()
+
+    def _keep_label(self, other: int, task: Task) -> None:
+        """Go on with the label before: napari's picker and keys know nothing of a task."""
+        if self.view is not None:
+            self.view.set_label(self.label)
+        what = f"{other} is no label of this task" if other else "The background is no label"
+        advice = "choose one in the table (keys 1–9)" if other else "the eraser removes labels"
+        self.told.emit(f"{what}: {task.label(self.label).name} stays chosen; {advice}.")
 
     def _act(self, act: Callable[[Session], T], then: Callable[[T], object] | None = None) -> None:
         """Let something be done to the session; `then` gets what it returned, here."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
 from napari_ka2er.core.errors import UserError
@@ -15,12 +17,15 @@ from napari_ka2er.core.session import Session
 from napari_ka2er.widgets.desk import ObjectSummary, SessionDesk
 from napari_ka2er.widgets.label_edits import LabelEdits
 from napari_ka2er.widgets.prompt_queue import PromptQueue
-from napari_ka2er.widgets.strokes import Limits, painted
+from napari_ka2er.widgets.strokes import Assigned, Limits, assigned, painted, why_nothing, written
 
 if TYPE_CHECKING:
     from napari_ka2er.core.tools import ToolCall
 
 T = TypeVar("T")
+_CHOOSE = "choose a label in the table (keys 1–9)"
+_OWN = "the layer keeps the session's labels"
+_SAME = "The labels layer got another array of the same labels; it keeps the session's own."
 
 
 class SessionEdits(LabelEdits):
@@ -59,6 +64,7 @@ class SessionEdits(LabelEdits):
         if self._viewer.dims.ndisplay == 3:
             raise UserError(f"a {kind} on a slice", "3D display", "go to 2D display: Ctrl+Y")
         if queue is not None:
+            self._reveal(label)
             self._act(lambda _: queue.add_prompt(label, prompt))
 
     def objects(self) -> list[ObjectSummary]:
@@ -153,7 +159,17 @@ class SessionEdits(LabelEdits):
         if self._desk is not None:
             self._strokes.append((atoms, self._limits, self._desk))
             self._stroke_timer.start()
+            self._reveal(*written(atoms))
             self._note()
+
+    def _assigned(self, data: Any) -> None:
+        """Take what something else put in place of the labels into the session, as one step."""
+        desk = self._desk
+        if desk is None:
+            return
+        with self._reporting(), _advising(_OWN):
+            change = assigned(data, desk.shown)
+            self._act(partial(_write_assigned, change), self.told.emit)
 
     def _act(self, act: Callable[[Session], T], then: Callable[[T], object] | None = None) -> None:
         self._take_strokes()  # in the order in which they were made
@@ -163,17 +179,41 @@ class SessionEdits(LabelEdits):
         strokes, self._strokes = self._strokes, []
         for atoms, limits, desk in strokes:
             if desk is self._desk:
-                super()._act(partial(_write_stroke, atoms, limits, desk))
+                super()._act(partial(_write_stroke, atoms, limits, desk), self._stroke_taken)
+
+    def _stroke_taken(self, why_nothing: str) -> None:
+        if why_nothing:
+            self.told.emit(f"Nothing was painted: {why_nothing}.")
 
 
-def _write_stroke(atoms: list[Any], limits: Limits, desk: SessionDesk, session: Session) -> None:
-    """Write what a stroke may change; for the session's thread."""
+def _write_stroke(atoms: list[Any], limits: Limits, desk: SessionDesk, session: Session) -> str:
+    """Write what a stroke may change; return why that is nothing.  For the session's thread."""
     stroke = painted(atoms, session.mask)
     if stroke is None:
-        return
+        return ""
     box, wanted = stroke
+    present = np.array(session.mask[box])
+    with _advising(_CHOOSE), desk.painting(box, wanted):
+        allowed = limits.apply(box, wanted, present, session.volume)
+        is_changed = session.write(box, allowed, "brush")
+    return "" if is_changed else why_nothing(present, wanted, allowed, limits, session.state)
+
+
+def _write_assigned(change: Assigned, session: Session) -> str:
+    """Write what another array changed; return what to tell of it.  For the session's thread."""
+    present, wanted = np.array(session.mask[change.box]), change.onto(session.mask)
+    with _advising(_OWN):
+        is_changed = session.write(change.box, wanted, "tool", {"tool": "assign"})
+    if is_changed:
+        return "The labels layer got other labels: they are one step, which Undo takes back."
+    why = why_nothing(present, wanted, wanted, Limits(), session.state)
+    return f"The labels layer got other labels, but {why}." if why else _SAME
+
+
+@contextmanager
+def _advising(remedy: str) -> Iterator[None]:
+    """Say what to do about what is refused, if that is not said yet."""
     try:
-        allowed = limits.apply(box, wanted, session.mask[box], session.volume)
-        session.write(box, allowed, "brush")
-    finally:
-        desk.redraw(box)  # what was refused, or locked, goes back
+        yield
+    except UserError as error:
+        raise UserError(error.wanted, error.got, error.remedy or remedy) from error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app_model.types import KeyCode, KeyMod
-from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_ka2er.widgets import layers
 from napari_ka2er.widgets.desk import SessionDesk
@@ -29,9 +29,12 @@ class SessionView(SessionLayers):
     -------
     painted(list)
         A stroke of the brush, as napari tells it.
+    assigned(array)
+        Something put another array in place of the labels; the session's comes back in a moment.
     """
 
     painted = Signal(object)
+    assigned = Signal(object)
 
     def __init__(self, viewer: Any, desk: SessionDesk, place: Place, edits: PromptEdits) -> None:
         super().__init__(viewer, desk, place, edits)
@@ -39,6 +42,8 @@ class SessionView(SessionLayers):
         self.hidden: frozenset[int] = frozenset()
         self._colors: object = None  # of the labels layer
         self._label = 1  # what the brush paints, also when the layer comes again
+        self._own_timer = QTimer(self, singleShot=True, interval=0)
+        self._own_timer.timeout.connect(self._replace)
         viewer.layers.selection.events.active.connect(self._tell)
         desk.drawn.connect(self._redraw)
         desk.replaced.connect(self._replace)
@@ -48,6 +53,7 @@ class SessionView(SessionLayers):
 
     def close(self) -> None:
         """Take the layers away and stop listening."""
+        self._own_timer.stop()
         self._viewer.layers.selection.events.active.disconnect(self._tell)
         super().close()
 
@@ -59,6 +65,8 @@ class SessionView(SessionLayers):
             self._colors = self._wanted_colors(frozenset())  # as it was made
             self._color()
             layer.events.paint.connect(self._painted)
+            layer.events.data.connect(self._assigned)
+            self._guard(layer)
             layer.events.selected_label.connect(self._tell)
         if name != "image":
             layer.events.mode.connect(self._tell)
@@ -117,6 +125,8 @@ class SessionView(SessionLayers):
 
     def _use(self, layer: Any, mode: str) -> None:
         if layer is not None:
+            if not layer.visible and mode != LABEL_MODES[Tool.NONE]:
+                layer.visible = True  # first: napari lets nobody paint on what is hidden
             self._viewer.layers.selection.active = layer
             layer.mode = mode
 
@@ -152,8 +162,28 @@ class SessionView(SessionLayers):
             self.labels.refresh(extent=False, highlight=False)
 
     def _replace(self) -> None:
-        if self.labels is not None:
+        if self.labels is not None and self.labels.data is not self._desk.shown:
             self.labels.data = self._desk.shown
+
+    def _assigned(self, event: Any = None) -> None:
+        """Tell of another array in the labels layer; the session knows nothing of what is in it."""
+        if self.labels is not None and self.labels.data is not self._desk.shown:
+            self.assigned.emit(self.labels.data)
+            self._own_timer.start()  # napari is still busy with the layer
+
+    def _guard(self, layer: Any) -> None:
+        """Draw all anew when napari gives up a stroke: what it puts back may be out of date."""
+        abort, desk = getattr(layer, "_abort_stroke", None), self._desk
+        if abort is None:  # napari < 0.9
+            return
+
+        def abort_and_redraw() -> None:
+            is_begun = bool(getattr(layer, "_staged_history", True))
+            abort()
+            if is_begun:
+                desk.act(lambda session: desk.redraw((slice(None),) * 3))
+
+        layer._abort_stroke = abort_and_redraw
 
     def _color(self) -> None:
         """Give the labels layer its colours, if they are others: napari makes a new shader."""

@@ -11,11 +11,15 @@ import numpy as np
 
 from napari_ka2er.core.boxes import Region, explicit, is_empty, union, within
 from napari_ka2er.core.brush import limit
+from napari_ka2er.core.edits import box_of
+from napari_ka2er.core.errors import UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ka2er.core.edits import Labels
+    from napari_ka2er.core.state import SessionState
+    from napari_ka2er.core.task import Task
     from napari_ka2er.core.volume import Volume
 
 
@@ -49,6 +53,88 @@ class Limits:
             intensity_range=self.intensity_range,
             only_over=self.only_over,
         )
+
+    def describe(self, task: Task) -> str:
+        """Return in a few words what the brush may change."""
+        parts = []
+        if self.intensity_range is not None:
+            low, high = self.intensity_range
+            parts.append(f"intensities {low:g} to {high:g}")
+        if self.only_over is not None:
+            is_label = self.only_over in task.values
+            parts.append(task.label(self.only_over).name if is_label else "the background")
+        return " and ".join(parts)
+
+
+def why_nothing(
+    present: Labels, wanted: Labels, allowed: NDArray[Any], limits: Limits, state: SessionState
+) -> str:
+    """Return why a stroke changed nothing, or nothing if it wanted nothing else.
+
+    Parameters
+    ----------
+    present, wanted, allowed : ndarray of unsigned int, shape (Z, Y, X)
+        The labels in its box before it, as it painted them, and within the limits.
+    limits : Limits
+        What the brush may change.
+    state : SessionState
+        Which labels are locked.
+    """
+    changed = wanted != present
+    if not changed.any():
+        return ""
+    if np.array_equal(allowed, present):
+        return f"the brush is limited to {limits.describe(state.task)}"
+    touched = set(np.unique(present[changed])) | set(np.unique(wanted[changed]))
+    names = [state.task.label(value).name for value in sorted(state.locked & touched)]
+    return f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} locked"
+
+
+def written(atoms: Iterable[Any]) -> set[int]:
+    """Return the values that a stroke painted; see `painted`."""
+    values = (atom.new_value if hasattr(atom, "new_value") else atom[2] for atom in atoms)
+    return {int(value) for part in values for value in np.unique(part)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assigned:
+    """Labels that something else than a brush put in place of those on the screen.
+
+    Parameters
+    ----------
+    box : tuple of slice
+        Where they differ; empty if they do not.
+    values : ndarray of int or bool, shape (Z, Y, X)
+        The labels there.
+    differs : ndarray of bool, shape (Z, Y, X)
+        Which of them differ.
+    """
+
+    box: Region
+    values: NDArray[Any]
+    differs: NDArray[np.bool_]
+
+    def onto(self, mask: Labels) -> NDArray[Any]:
+        """Return the labels wanted in the box of a mask."""
+        wanted = mask[self.box].astype(np.promote_types(mask.dtype, self.values.dtype))
+        wanted[self.differs] = self.values[self.differs]
+        return wanted
+
+
+def assigned(data: Any, shown: Labels) -> Assigned:
+    """Return what an array changes that took the place of the labels on the screen.
+
+    Raises
+    ------
+    UserError
+        If it is of another shape.
+    """
+    values = np.asarray(data)
+    if values.shape != shown.shape:
+        raise UserError(f"labels of shape {shown.shape}", f"{values.shape}")
+    differs = values != shown
+    box = box_of(differs.view(np.uint8), 1)
+    return Assigned(box, np.array(values[box]), differs[box])
 
 
 def painted(atoms: Iterable[Any], mask: Labels) -> tuple[Region, NDArray[Any]] | None:

@@ -10,8 +10,13 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.student_card import StudentCard, read_student_card, student_in
-from napari_ka2er.model.catalogue import sample_folder
-from napari_ka2er.widgets.parts import Panel, button, caption, combo, line, note, row, small
+from napari_ka2er.widgets.last_student import (
+    last_student,
+    remember_student,
+    sample_student,
+    stood_for,
+)
+from napari_ka2er.widgets.parts import Panel, allow, button, caption, combo, line, note, row, small
 from napari_ka2er.widgets.preferences import DEVICES, MODES, read_preferences
 from napari_ka2er.widgets.services import Choice
 
@@ -24,6 +29,8 @@ _MODES = {
 
 class StudentPanel(Panel):
     """Lets people choose a student's folder, or a workspace, which stands for its current student.
+
+    What was chosen last is chosen at first.
 
     Signals
     -------
@@ -48,11 +55,38 @@ class StudentPanel(Panel):
         self.device = combo("device", tip, DEVICES)
         self.device.setCurrentText(self._preferences.device)
         self.add(row(self.folder, self.choose, self.sample), self.description)
+        self.differs = note("student_differs")
+        self.use = button("Use in this session", self._use, "use_chosen_student")
         self.add(row(caption("Mode"), self.mode, caption("Device"), self.device))
+        self.add(self.differs, self.use)
         self.folder.editingFinished.connect(self._read)
         self.mode.currentTextChanged.connect(self._explain_mode)
+        for signal in (self.mode.currentTextChanged, self.device.currentTextChanged, self.chosen):
+            signal.connect(lambda *_: self.refresh())
         controller.student_changed.connect(self._follow)
-        self.take_sample()
+        self.set_student(last_student(controller.data_folder))
+
+    def refresh(self) -> None:
+        """Say where a session goes on with something else than what is chosen here."""
+        choice, card = self._controller.choice, self.card
+        differs = card is not None and choice is not None and not self._is_used(choice)
+        if differs:
+            used = f"{choice.student.name}, {choice.mode} on {choice.device}"
+            self.differs.setText(f"The session goes on with {used}.")
+        tip = "Let what is chosen here answer from now on; nothing of the session is lost."
+        allow(self.use, tip, self.busy())
+        for part in (self.differs, self.use):
+            part.setVisible(differs)
+
+    def _is_used(self, choice: Choice) -> bool:
+        chosen = self.card.folder if self.card is not None else None
+        mode, device = self.mode.currentText(), self.device.currentText()
+        return (choice.student, choice.mode, choice.device) == (chosen, mode, device)
+
+    def _use(self) -> None:
+        if self.card is not None:
+            mode, device = self.mode.currentText(), self.device.currentText()
+            self._controller.use_student(self.card.folder, mode, device)
 
     def obstacle(self) -> str:
         """Return why no session can begin with this student, or nothing."""
@@ -66,7 +100,7 @@ class StudentPanel(Panel):
 
     def take_sample(self) -> None:
         """Choose the student that comes with the plugin."""
-        self.set_student(sample_folder() / "student")
+        self.set_student(sample_student())
 
     def set_student(self, folder: Path) -> None:
         """Choose the student in a folder; what is wrong with it is told below its name."""
@@ -75,7 +109,7 @@ class StudentPanel(Panel):
 
     def _follow(self, choice: Choice) -> None:
         """Choose the student that the session goes on with: the next one begins with it, too."""
-        self.set_student(choice.student)
+        self.set_student(stood_for(choice.student))
         self.mode.setCurrentText(choice.mode)  # one that is not offered changes nothing
 
     def _choose(self) -> None:
@@ -89,6 +123,8 @@ class StudentPanel(Panel):
             folder = student_in(Path(self.folder.text()).expanduser())
             self.card = read_student_card(folder)
             self.description.setText(introduce(self.card))
+            chosen = Path(self.folder.text()).expanduser()
+            remember_student(self._controller.data_folder, chosen)
         except UserError as error:
             self.card = None
             self.description.setText(str(error))

@@ -11,7 +11,7 @@ from napari_ka2er.core.errors import UserError
 from napari_ka2er.model.fingerprints import fingerprint
 from napari_ka2er.model.ranking import TaskFit, guess
 from napari_ka2er.widgets.file_work import FileWork
-from napari_ka2er.widgets.layers import MOST_VOXELS, Source, source_of
+from napari_ka2er.widgets.layers import MOST_VOXELS, Source, key_of, source_of
 from napari_ka2er.widgets.services import Choice, Services
 
 if TYPE_CHECKING:
@@ -109,4 +109,4 @@ def verdict(fits: Sequence[TaskFit]) -> str:
 
 
 def _key(layer: Any, student: Any) -> tuple[Any, ...]:
-    return layer.unique_id, student
+    return key_of(layer), student

@@ -25,6 +25,8 @@ OPPOSITE = {
     Tool.NEGATIVE: Tool.POSITIVE,
     Tool.SCRIBBLE: Tool.SCRIBBLE_NEGATIVE,
     Tool.SCRIBBLE_NEGATIVE: Tool.SCRIBBLE,
+    Tool.BRUSH: Tool.ERASER,
+    Tool.ERASER: Tool.BRUSH,
 }
 LABEL_MODES = {Tool.BRUSH: "paint", Tool.ERASER: "erase", Tool.NONE: "pan_zoom"}
 SHAPE_MODES = {

@@ -144,11 +144,15 @@ class TrainPanel(Panel):
 
     def _offer(self, exports: list[Export]) -> None:
         """Offer what was exported in any window, but for what the workspace has had already."""
-        if not isalive(self):
-            return
-        self._exports, retraining = exports, self._retraining
-        self.packages.offer(exports, lambda x: retraining is not None and retraining.has_taken(x))
-        self._look()
+        if isalive(self):
+            self._exports = exports
+            self._list_packages()
+            self._look()
+
+    def _list_packages(self) -> None:
+        retraining = self._retraining
+        has_taken = (lambda _: False) if retraining is None else retraining.has_taken
+        self.packages.offer(self._exports, has_taken)
 
     def _choose(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "A workspace", self.folder.text())
@@ -209,7 +213,7 @@ class TrainPanel(Panel):
         """Say what came of a round; its packages are not for the next one."""
         result = self._status.result
         if result is not None:
-            self.packages.drop_ticked()
+            self._list_packages()  # what the round took leaves the list, and nothing else
             self._controller.told.emit(f"Round {result.get('round')}: {outcome(self._status)}")
         elif self._status.error:
             self._controller.failed.emit(self._status.error)

@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 from napari.layers import Image, Layer
 from qtpy.compat import isalive
-from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
-from napari_ka2er._reader import layers_of
+from napari_ka2er._reader import LayerData
 from napari_ka2er.core.errors import UserError
-from napari_ka2er.core.io import SUFFIXES, read_volume
+from napari_ka2er.core.io import SUFFIXES
 from napari_ka2er.core.volume import REVERSE
-from napari_ka2er.widgets.layers import Source, source_of
+from napari_ka2er.widgets.layers import PLACE_EVENTS, Source, source_of
 from napari_ka2er.widgets.parts import Panel, combo, emphasise, note, row, small
 
 _TIP = "The image layer to segment. It is read, never changed."
 _TIMES = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"  # three numbers stay in one line
+_MOVED_MS = 150
 _SAMPLES = {
     "ct_chest": "CT: chest",
     "icbm_t1": "MR: T1 brain",
@@ -51,6 +52,9 @@ class VolumePanel(Panel):
         super().__init__(controller)
         self._viewer = viewer
         self._images: list[Image] = []
+        self._source: Source | UserError | None = None  # of the chosen layer, once it was asked for
+        self._moved_timer = QTimer(self, singleShot=True, interval=_MOVED_MS)
+        self._moved_timer.timeout.connect(self._choose)
         self.volume, self.description = combo("volume", _TIP), note("volume_description")
         entries = {
             "A file…": self._choose_file,
@@ -58,10 +62,7 @@ class VolumePanel(Panel):
         }
         tip = "Open a NIfTI, NRRD, MetaImage, TIFF or DICOM file, a DICOM folder or an OME-Zarr."
         self.open = _menu_button("Open…", "open_volume", tip, entries)
-        samples = {
-            title: partial(viewer.open_sample, "napari-ka2er", key)
-            for key, title in _SAMPLES.items()
-        }
+        samples = {title: partial(self._open_sample, key) for key, title in _SAMPLES.items()}
         tip = "Open one of the volumes that come with the plugin."
         self.sample = _menu_button("Sample", "open_sample", tip, samples)
         self.add(self.volume, row(self.description, self.open, self.sample))
@@ -79,10 +80,17 @@ class VolumePanel(Panel):
     @property
     def source(self) -> Source | None:
         """What is known of the chosen volume, or None if it cannot be used."""
-        try:
-            return None if self.layer is None else source_of(self.layer)
-        except UserError:
-            return None
+        found = self._looked_at()
+        return None if isinstance(found, UserError) else found
+
+    def _looked_at(self) -> Source | UserError | None:
+        """Return what is known of the chosen volume, or why it is none; looked at once."""
+        if self._source is None and self.layer is not None:
+            try:
+                self._source = source_of(self.layer)
+            except UserError as error:
+                self._source = error
+        return self._source
 
     def obstacle(self) -> str:
         """Return why no session can begin on this volume, or nothing."""
@@ -100,18 +108,29 @@ class VolumePanel(Panel):
         emphasise(self.sample, self.layer is None)
 
     def read(self, path: Path) -> None:
-        """Read a file or folder into new layers; what cannot be read is told in one line.
+        """Read a file or folder into new layers, a moment later; the first of them is chosen.
 
         Not with the viewer's own `open`: napari knows files by their suffix, and slices of DICOM
         often have none.
         """
-        try:
-            found = layers_of(read_volume(path), path)
-        except UserError as error:
-            self._controller.failed.emit(str(error))
-            return
-        for data, attributes, kind in found:
-            self._viewer.add_layer(Layer.create(data, attributes, kind))
+        self._controller.read_layers(path, partial(self._add_layers, path.name))
+
+    def _add_layers(self, name: str, found: list[LayerData]) -> None:
+        if isalive(self):  # the panel may be closed by now
+            made = [Layer.create(data, attributes, kind) for data, attributes, kind in found]
+            for layer in made:
+                self._viewer.add_layer(layer)
+            self._choose_of(made)
+            self._controller.told.emit(f"{name} is open.")
+
+    def _open_sample(self, key: str) -> None:
+        self._choose_of(self._viewer.open_sample("napari-ka2er", key))
+
+    def _choose_of(self, layers: list[Layer]) -> None:
+        """Choose the first volume among layers: who opens one wants to work on it."""
+        places = [place for place, layer in enumerate(self._images) if layer in layers]
+        if places:
+            self.volume.setCurrentIndex(places[0])
 
     def _choose_file(self) -> None:
         kinds = f"Volumes (*{' *'.join(SUFFIXES)});;All files (*)"
@@ -135,6 +154,8 @@ class VolumePanel(Panel):
         for layer in self._images:
             self.volume.addItem(layer.name)
             layer.events.name.connect(self._rename)  # connecting again does nothing
+            for event in PLACE_EVENTS:
+                getattr(layer.events, event).connect(self._move)
         places = [row for row, layer in enumerate(self._images) if layer is before]
         self.volume.setCurrentIndex(places[0] if places else len(self._images) - 1)
         self.volume.blockSignals(False)
@@ -151,13 +172,17 @@ class VolumePanel(Panel):
             for index, layer in enumerate(self._images):
                 self.volume.setItemText(index, layer.name)
 
+    def _move(self, event: Any = None) -> None:
+        """Look at the volume anew, once it stays where it is: it may be dragged."""
+        if isalive(self) and event.source is self.layer:
+            self._source = None
+            self._moved_timer.start()
+
     def _choose(self, index: int = 0) -> None:
-        text = "Nothing is open yet."
-        try:
-            if self.layer is not None:
-                text = describe(source_of(self.layer))
-        except UserError as error:
-            text = str(error)
+        self._source = None
+        found = self._looked_at()
+        text = describe(found) if isinstance(found, Source) else str(found or "")
+        text = text or "Nothing is open yet."
         self.description.setText(text.replace(" × ", _TIMES).replace(" mm", "\N{NO-BREAK SPACE}mm"))
         name = "" if self.layer is None else f"{self.layer.name}\n\n"
         self.volume.setToolTip(name + _TIP)  # the list may be too narrow for the name
