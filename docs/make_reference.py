@@ -14,7 +14,8 @@ HEAD = """\
 Made by `make docs` from the parser; `ka2er COMMAND --help` prints the same.
 
 Exit status: 0 done; 2 the input cannot be used, with one line that says what was wanted and what
-was got; 3 refused by the gate; 130 interrupted; 141 when the reader of the output has gone.
+was got; 3 a round was refused: by the gate, because labels do not belong to their images, or
+because an expert lost; 130 interrupted; 141 when the reader of the output has gone.
 
 """
 
