@@ -83,7 +83,7 @@ def test_what_is_chosen_in_a_session_is_used_when_it_is_asked_for(
     assert not panel.use.isVisibleTo(panel)
     panel.mode.setCurrentText("full")
     assert panel.use.isVisibleTo(panel)
-    assert "distilled on cpu" in panel.differs.text()
+    assert "distilled, on cpu" in panel.differs.text()
     panel.use.click()
     settle(started, qtbot)
     assert started.choice.mode == "full"

@@ -71,8 +71,9 @@ class StudentPanel(Panel):
         choice, card = self._controller.choice, self.card
         differs = card is not None and choice is not None and not self._is_used(choice)
         if differs:
-            used = f"{choice.student.name}, {choice.mode} on {choice.device}"
-            self.differs.setText(f"The session goes on with {used}.")
+            version = self._controller.student_card.version or choice.student.name
+            used = f"{version}, {choice.mode}, on {choice.device}"
+            self.differs.setText(f"In this session {used}; the choice above is for the next Start.")
         tip = "Let what is chosen here answer from now on; nothing of the session is lost."
         allow(self.use, tip, self.busy())
         for part in (self.differs, self.use):
