@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from napari_ka2er.model.likeness import dense_likeness, image_likeness, values_at
@@ -81,3 +82,14 @@ def test_many_points_on_a_large_map_are_as_all_gaps_at_once_and_take_no_room_for
         image_likeness(image, seen[0], labels)
     largest = max(event.self_cpu_memory_usage for event in watched.events())
     assert largest <= 2 * 4 * image.nbytes  # the maps and a copy; 32 maps of gaps before
+
+
+@pytest.mark.parametrize("labels", [[POSITIVE], [NEGATIVE], []])
+def test_where_a_sign_has_no_points_gradients_are_finite(labels):
+    dense = torch.randn(1, 5, 4, 6, 3, requires_grad=True)
+    seen = torch.randn(1, len(labels), 5, requires_grad=True)
+    given = torch.tensor([labels], dtype=torch.int64).reshape(1, -1)
+    dense_likeness(dense, seen, given).sum().backward()
+    assert dense.grad.isfinite().all()
+    assert dense.grad.any() == bool(labels)
+    assert seen.grad.isfinite().all()

@@ -137,7 +137,9 @@ def dense_likeness(dense: Tensor, seen: Tensor, labels: Tensor) -> Tensor:
         # precision under autocast, too: squares would leave float16's range, and `_TINY` be 0.
         inverse = part.float().square().sum(1, keepdim=True).clamp_min(_TINY).rsqrt()
         smallest = _smallest(lambda some: -(some @ part), directions, labels)
-        return torch.exp(-_SHARPNESS * (1 + smallest * inverse))
+        known = smallest.isfinite()  # infinity times `inverse` would have no gradient
+        gap = 1 + smallest.where(known, 0) * inverse
+        return torch.exp(-_SHARPNESS * gap) * known
 
     return _in_parts(alike, dense)
 
