@@ -136,9 +136,9 @@ def test_sessions_of_the_old_place_are_not_offered_for_the_new_one(
     idle(controller, qtbot)
     session.close()
     controller._end_session()
+    idle(controller, qtbot)  # until the session's files are let go
     controller._forget_earlier()
-    idle(controller, qtbot)
-    assert labels.restore.isVisible()
+    qtbot.waitUntil(labels.restore.isVisible, timeout=5000)
     right, wrong = scan.affine, np.diag([5.0, 2.0, 2.0, 1.0])
     for affine, is_offered in ((wrong, False), (right, True)):
         scan.affine = affine
