@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_ka2er.core.errors import UserError
 from napari_ka2er.core.io.atomic import replacing
 from napari_ka2er.core.student_card import student_in
-from napari_ka2er.model.catalogue import sample_folder
+from napari_ka2er.model.catalogue import find_student
 
 _NAME = "last_student.json"
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def last_student(folder: Path) -> Path:
 
 def sample_student() -> Path:
     """Return the folder of the student that comes with the plugin."""
-    return sample_folder() / "student"
+    return find_student("sample")
 
 
 def stood_for(student: Path) -> Path:
