@@ -25,6 +25,9 @@ pytestmark = [pytest.mark.gl, pytest.mark.timeout(1200)]
 logger = logging.getLogger(__name__)  # -n 0 -o log_cli=true --log-cli-level=INFO shows the stalls
 CASES = [("ct_chest", "lungs"), ("icbm_t1", "brain_tissue"), ("phantom", "lungs")]
 OWN_MS = 50.0
+RUNS = 3
+# What napari alone does in a phase of the same name is taken off it; elsewhere, a redraw.
+LIKE = {phase: phase for phase in ("start", "segment", "click", "finish")}
 
 
 def same_header(written, original):
@@ -87,15 +90,32 @@ def test_the_plugin_never_stops_the_window(tmp_path, name, task):
     """In processes of their own, in which nothing was drawn yet; in pytest napari finds no icons.
 
     The widget's first opening is left out: imports, and napari's reading of plugins' settings.
+    What the plugin does stops the same phase each time it is done; a busy machine stops any phase,
+    once.  Hence a phase fails that is too long in every one of several runs, and there is one run
+    as long as nothing is too long.
     """
-    kinds = ("alone", "plugin")
-    alone, plugin = (read_stalls(kind, name, task, tmp_path) for kind in kinds)
-    told = f"{name}, napari alone:\n{table(alone)}\nwith the plugin:\n{table(plugin)}"
-    logger.info(told)
-    for phase in {stall.phase for stall in plugin} - {"widget"}:
-        like = phase if phase in ("start", "segment", "click", "finish") else "redraw"
-        longer = longest(plugin, phase) - longest(alone, like)
-        assert longer <= OWN_MS, f"{phase}: {longer:.0f} ms\n{told}"
+    always: set[str] | None = None
+    told = []
+    for attempt in range(RUNS):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        alone, plugin = (read_stalls(kind, name, task, folder) for kind in ("alone", "plugin"))
+        told.append(f"{name}, napari alone:\n{table(alone)}\nwith the plugin:\n{table(plugin)}")
+        logger.info(told[-1])
+        long = too_long(alone, plugin)
+        always = long if always is None else always & long
+        if not always:
+            return
+    pytest.fail(f"over {OWN_MS:.0f} ms in {RUNS} runs: {sorted(always)}\n" + "\n".join(told))
+
+
+def too_long(alone: list[Stall], plugin: list[Stall]) -> set[str]:
+    """Return the phases in which the plugin stops the window much longer than napari alone."""
+    return {
+        phase
+        for phase in {stall.phase for stall in plugin} - {"widget"}
+        if longest(plugin, phase) - longest(alone, LIKE.get(phase, "redraw")) > OWN_MS
+    }
 
 
 def longest(stalls: list[Stall], phase: str) -> float:
