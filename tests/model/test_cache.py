@@ -1,4 +1,5 @@
 import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +129,23 @@ def test_the_store_in_use_stays_even_above_the_limit(tmp_path):
     fill(store)
     again = Cache(tmp_path, limit_bytes=1).open(IDENTITY, len(LATTICE.tiles))
     assert again.filled.all()
+
+
+def test_looking_through_the_cache_takes_a_twentieth_of_the_time(tmp_path, monkeypatch):
+    clock = [0.0]
+    looks = []
+
+    def look(self, keep=()):
+        looks.append(clock[0])
+        clock[0] += 2.0
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Cache, "shrink", look)
+    cache = Cache(tmp_path)
+    while clock[0] < 100:
+        cache.keep_small({"one"})
+        clock[0] += 1.0
+    assert looks == [0.0, 40.0, 80.0]
 
 
 def test_experts_features_count_and_go_first_but_not_those_in_use(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT_BYTES = 8 * 2**30
 LIMIT_VARIABLE = "KA2ER_CACHE_GIB"  # of the environment, so that it reaches the model's process
+_LOOKS_APART = 20  # times what one look takes
 _REMEDY = "choose another folder with --cache-dir, or make room with ka2er cache rm"
 
 
@@ -72,6 +75,7 @@ class Cache:
     def __init__(self, folder: Path | None = None, limit_bytes: int | None = None) -> None:
         self.folder = folder or Path(pooch.os_cache("napari-ka2er"))
         self.limit_bytes = default_limit() if limit_bytes is None else limit_bytes
+        self._next_look = -math.inf  # on the monotonic clock
 
     @property
     def _stores(self) -> Path:
@@ -167,6 +171,17 @@ class Cache:
             if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
                 total -= size
+
+    def keep_small(self, keep: Collection[str] = ()) -> None:
+        """Do as `shrink` while something is written, but not each time.
+
+        Looking through the whole cache takes milliseconds per hundred files; it takes at most a
+        twentieth of the time here, so that the limit may be exceeded for twenty times as long.
+        """
+        begun = time.monotonic()
+        if begun >= self._next_look:
+            self.shrink(keep)
+            self._next_look = begun + _LOOKS_APART * (time.monotonic() - begun)
 
     def _drop(self, entry: Entry) -> int:
         shutil.rmtree(self._stores / entry.key, ignore_errors=True)

@@ -19,6 +19,8 @@ from napari_ka2er.model.tile_store import Identity
 from napari_ka2er.model.tiles import STEP, Lattice, region_geometry, tiled_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
@@ -169,16 +171,18 @@ class GridFeatures:
                 progress(done / len(tiles), f"window {done + 1} of {len(tiles)}")
             told = part_of(progress, done / len(tiles), 1 / len(tiles))
             self.store.write(tile, self._values(self._encode(tile, told, cancelled)))
-            self._make_room()
+            self._make_room(self._cache.keep_small)
+        if tiles:
+            self._make_room(self._cache.shrink)
         if progress is not None:
             progress(1.0, "encoded")
         return len(tiles)
 
-    def _make_room(self) -> None:
+    def _make_room(self, shrink: Callable[[Collection[str]], None]) -> None:
         """Keep the cache under its limit; called whenever it has grown."""
         if self.store.filled.all():  # no expert is asked again
             self._experts.forget()
-        self._cache.shrink(keep={self.store.folder.name, *self._experts.in_use})
+        shrink({self.store.folder.name, *self._experts.in_use})
 
     def _values(self, encoded: Encoded) -> dict[str, NDArray[np.float16]]:
         tensors = {
