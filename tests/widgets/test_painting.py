@@ -281,6 +281,23 @@ def test_what_is_refused_goes_back_and_the_next_stroke_stays(controller, labels,
     assert labels.data[7, 6, 3:5].tolist() == [5, 1]
 
 
+def test_an_answer_that_lands_while_the_mouse_is_down_leaves_the_stroke_on_the_screen(
+    controller, labels, session, qtbot
+):
+    labels._block_history = True
+    labels.paint((6, 6, 6), 1)
+    drawn = labels.data == 1
+    write(controller, qtbot, (slice(6, 7), slice(0, 12), slice(0, 12)), 2)
+    assert (labels.data[drawn] == 1).all()
+    assert (labels.data == 2).any()
+    assert not (session.mask == 1).any()  # nothing is written before the mouse is up
+    labels._block_history = False
+    labels._commit_staged_history()
+    idle(controller, qtbot)
+    np.testing.assert_array_equal(session.mask == 1, drawn)
+    np.testing.assert_array_equal(labels.data, session.mask)
+
+
 @pytest.mark.skipif(not hasattr(Labels, "_abort_stroke"), reason="napari 0.9 aborts strokes")
 def test_a_stroke_that_napari_gives_up_leaves_the_screen_as_the_session_is(
     controller, labels, session, qtbot

@@ -13,6 +13,7 @@ from napari_ka2er.widgets.desk import SessionDesk
 from napari_ka2er.widgets.looking import is_shown
 from napari_ka2er.widgets.prompt_layer import PromptEdits
 from napari_ka2er.widgets.session_layers import Place, SessionLayers
+from napari_ka2er.widgets.strokes import paint_again
 from napari_ka2er.widgets.tools import LABEL_MODES, NEGATIVE_TOOLS, SHAPE_MODES
 from napari_ka2er.widgets.tools import Tool as Tool
 
@@ -158,7 +159,11 @@ class SessionView(SessionLayers):
             layer.show(prompts)
 
     def _redraw(self, region: tuple[slice, ...]) -> None:
-        if self.labels is not None and is_shown(self._viewer.dims, self.labels, region):
+        if self.labels is None:
+            return
+        # An answer may land while the mouse is down: the stroke is in the session when it is up.
+        paint_again(getattr(self.labels, "_staged_history", ()), self.labels.data)
+        if is_shown(self._viewer.dims, self.labels, region):
             self.labels.refresh(extent=False, highlight=False)
 
     def _replace(self) -> None:

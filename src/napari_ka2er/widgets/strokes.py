@@ -164,6 +164,21 @@ def painted(atoms: Iterable[Any], mask: Labels) -> tuple[Region, NDArray[Any]] |
     return total, wanted
 
 
+def paint_again(atoms: Iterable[Any], shown: Labels) -> None:
+    """Put a stroke that is under way back over what was drawn on it meanwhile.
+
+    Parameters
+    ----------
+    atoms : iterable
+        What napari has kept of the stroke; see `painted`.
+    shown : ndarray of unsigned int, shape (Z, Y, X)
+        The labels on the screen; changed in place.
+    """
+    for box, covered, value in (_piece(atom, shown.shape) for atom in atoms):
+        if not is_empty(box):
+            shown[box][covered] = value
+
+
 def _piece(atom: Any, shape: tuple[int, ...]) -> tuple[Region, Any, Any]:
     """Return a box, an index into it, and the value or values that go there."""
     z, y, x = shape
