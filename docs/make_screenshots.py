@@ -43,7 +43,7 @@ class Run:
         width, height = (int(n) for n in args.size.split("x"))
         self.viewer.window.resize(width, height)
         self.folder, self.ending = args.out, f"{args.theme}_{args.size}"
-        found = self.viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+        found = self.viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate")
         self.widget: Any = found[1]
         self.controller = self.widget.controller
         self.controller.set_filling(False)  # for pictures that do not depend on the machine

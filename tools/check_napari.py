@@ -123,7 +123,7 @@ def opened(folder: Path) -> Check:
     viewer.window.resize(1280, 800)
     turn(0.5)
     viewer.open_sample("napari-ka2er", "ct_chest")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate")
     check = Check(viewer, widget, folder)
     check.settle()
     return check

@@ -65,7 +65,7 @@ def test_from_a_volume_to_a_package(
     viewer.window.resize(1280, 800)
     [layer] = viewer.open_sample("napari-ka2er", name)
     before = np.array(layer.data)
-    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate")
     run, controller = Run(widget, qtbot), widget.controller
     work(run, viewer, layer, Choice(sample_folder() / "student", task, "distilled", "cpu"))
     back_and_forth(run)
@@ -133,7 +133,7 @@ def test_a_panel_that_is_closed_takes_its_layers_along_and_can_be_opened_again(
     turned = np.eye(4)
     turned[1:3, 1:3] = [[0.94, -0.342], [0.342, 0.94]]
     image = viewer.add_image(np.ones((12, 40, 30), np.float32), name="scan", affine=turned)
-    dock, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate")
     controller = widget.controller
     controller.set_filling(False)
     panelling.begin(controller, image, tmp_path / "data" / "sessions" / "one")
@@ -145,7 +145,7 @@ def test_a_panel_that_is_closed_takes_its_layers_along_and_can_be_opened_again(
     qtbot.waitUntil(lambda: list(viewer.layers) == [image], timeout=5000)
     assert image.visible
     assert replay(tmp_path / "data" / "sessions" / "one").mask.any()
-    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate")
     panelling.idle(widget.controller, qtbot)
     [summary] = widget.controller.restorable(image)
     assert summary.folder.name == "one"

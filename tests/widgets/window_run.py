@@ -226,7 +226,7 @@ def main(kind: str, name: str, task: str, folder: Path) -> list[dict[str, Any]]:
 def _plugin(viewer: Any, layer: Any, clock: Any, task: str, folder: Path) -> StallMeter:
     meter = StallMeter(viewer)
     meter.begin("widget")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate (KA2ER)")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-ka2er", "Annotate")
     clock.wait(1000)
     meter.stop()
     run = Run(widget, clock, meter)
