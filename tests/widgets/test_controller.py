@@ -57,6 +57,19 @@ def test_a_segmentation_is_shown_and_undone_as_one_step(started, qtbot, failures
     assert started.view.labels.data.any()
 
 
+def test_a_segmentation_says_how_many_reviewed_slices_it_changed(started, qtbot):
+    told = []
+    started.told.connect(told.append)
+    for axis in (0, 1):
+        started._act(lambda session, axis=axis: session.review_slice(axis, int(AT[axis])))
+    started.segment()
+    settle(started, qtbot)
+    assert told == ["Segmented. Reviewed slices that changed, and want another look: 2."]
+    started.segment()
+    settle(started, qtbot)
+    assert told[1:] == ["Segmented: nothing was found, or changed."]
+
+
 def test_one_label_is_segmented_beside_the_others(started, qtbot, failures):
     started.segment()
     settle(started, qtbot)

@@ -22,7 +22,7 @@ from napari_ka2er.core.hashing import file_digest
 from napari_ka2er.core.session_exports import Export
 from napari_ka2er.core.task import Label, Task
 from napari_ka2er.model.catalogue import sample_folder
-from napari_ka2er.widgets.jobs import Uncertainty
+from napari_ka2er.widgets.results import Uncertainty
 from napari_ka2er.widgets.retraining import Retraining, RoundStatus, _reason
 from napari_ka2er.widgets.train_panel import TrainPanel, outcome
 

@@ -93,6 +93,10 @@ class Reviewed:
         """Return whether no voxel of a volume of this shape was left out."""
         return self.whole or any(len(s) == n for s, n in zip(self.slices, shape, strict=True))
 
+    def n_slices(self, shape: tuple[int, ...]) -> int:
+        """Return how many slices of a volume of this shape are marked; those across Z if whole."""
+        return shape[0] if self.whole else sum(map(len, self.slices))
+
     def is_empty(self) -> bool:
         """Return whether nothing was reviewed."""
         return not self.whole and not any(self.slices)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,14 +20,11 @@ from napari_ka2er.core.sessions import create_session, restore_session
 from napari_ka2er.core.student_card import StudentCard, read_student_card
 from napari_ka2er.widgets import layers
 from napari_ka2er.widgets.prompt_queue import Answer
+from napari_ka2er.widgets.results import WHOLE, ExpertMap, Filled, Segmented, Uncertainty
 from napari_ka2er.widgets.services import Choice as Choice
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from napari_ka2er.core.edits import Labels
-    from napari_ka2er.core.history import Steps
-    from napari_ka2er.core.prepared import PreparedEdit
     from napari_ka2er.core.session import Session
     from napari_ka2er.core.task import Task
     from napari_ka2er.model.service import PredictorService
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 
 # A job for the model's process: it is ready, and has the volume.
 ModelJob = Callable[["PredictorService", "Report", "IsCancelled"], object]
-WHOLE = (slice(None), slice(None), slice(None))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,56 +51,6 @@ class Started:
     task: Task
     folder: Path
     shown: Labels
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Segmented:
-    """An automatic result, compared with the mask and packed; or that of one label only.
-
-    `since` are the steps that were done when the student began: what was drawn after them stays.
-    """
-
-    labels: NDArray[Any]
-    seconds: float
-    edit: PreparedEdit | None = None
-    only: int | None = None
-    since: Steps | None = None
-
-    def commit(self, session: Session) -> bool:
-        """Write the result; return whether anything changed.  For the session's thread."""
-        if self.edit is not None:
-            return session.commit(self.edit, "automatic")
-        value = self.only or 0
-        wanted = np.array(session.mask)
-        wanted[wanted == value] = 0
-        wanted[(self.labels == value) & (wanted == 0)] = value
-        # No "automatic" result: what was corrected of other labels still counts as corrected.
-        edit = session.prepare(WHOLE, wanted, self.since)
-        return session.commit(edit, "tool", {"tool": "segment", "label": value})
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """How much of the volume is encoded, and whether a step was made."""
-
-    n_windows: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Uncertainty:
-    """How unsure the student is of each voxel, and the mean of each slice across each axis."""
-
-    values: NDArray[np.float16]
-    slices: tuple[NDArray[np.float64], ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ExpertMap:
-    """How much each expert was trusted, by name, shape (Z, Y, X) each."""
-
-    names: tuple[str, ...]
-    values: NDArray[np.float16]
 
 
 def starting(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ka2er.widgets.jobs import ExpertMap, Uncertainty
+    from napari_ka2er.widgets.results import ExpertMap, Uncertainty
 
 # Clear, magenta, bright magenta: what hides the image is what should be looked at.  No label is
 # like it; the first of every task is orange, on which red and yellow are hardly seen.

@@ -11,6 +11,7 @@ from napari_ka2er.widgets.looking import centre_of_view, go_to_slice, slice_axis
 from napari_ka2er.widgets.maps import Maps, next_slice
 from napari_ka2er.widgets.parts import BUSY
 from napari_ka2er.widgets.prompt_queue import Answer
+from napari_ka2er.widgets.results import ExpertMap, Filled, Segmented, Uncertainty
 from napari_ka2er.widgets.runner import Job, LatestRunner
 from napari_ka2er.widgets.services import Services
 from napari_ka2er.widgets.session_edits import SessionEdits
@@ -159,24 +160,21 @@ class ModelWork(SessionEdits):
     def _take(self, result: object) -> None:
         with self._reporting():
             match result:
-                case jobs.Segmented() if self._desk is not None:
-                    self._act(result.commit, self._segmented)
+                case Segmented() if self._desk is not None:
+                    self._act(result.commit, lambda done: self.told.emit(str(done)))
                 case Answer():
                     self._answered(result)
-                case jobs.Filled() if self._desk is not None:
+                case Filled() if self._desk is not None:
                     self._filled(result)
-                case jobs.Uncertainty() if self._maps is not None:
+                case Uncertainty() if self._maps is not None:
                     self._maps.show_uncertainty(result)
                     self._seen = {}
-                case jobs.ExpertMap() if self._maps is not None:
+                case ExpertMap() if self._maps is not None:
                     self._maps.show_experts(result)
-        goes_on = isinstance(result, jobs.Uncertainty) and self._goes_on_to_slice
+        goes_on = isinstance(result, Uncertainty) and self._goes_on_to_slice
         self._ended()
         if goes_on:
             self.next_uncertain_slice()
-
-    def _segmented(self, is_changed: bool) -> None:
-        self.told.emit("Segmented." if is_changed else "Segmented: nothing was found, or changed.")
 
     def _answered(self, answer: Answer) -> None:
         queue, result = self._queue, answer.result
@@ -189,7 +187,7 @@ class ModelWork(SessionEdits):
         if queue is not None:
             self._act(lambda _: queue.take(answer), tell)
 
-    def _filled(self, filled: jobs.Filled) -> None:
+    def _filled(self, filled: Filled) -> None:
         self.filled_share = filled.share
         if filled.n_windows:
             self.progressed.emit(filled.share, "encoded, so that clicks are quick")
