@@ -19,9 +19,11 @@ from ka2er_training.polish import polish
 from ka2er_training.sides import has_sides
 from ka2er_training.student_work import student_work
 from ka2er_training.teaching import lasting
+from ka2er_training.transfer import in_common, take_over
 from napari_ka2er.core.errors import CancelledError, UserError
 from napari_ka2er.core.io import read_labels, read_volume
 from napari_ka2er.core.metrics import volumes_ml
+from napari_ka2er.model.checkpoint import load_student
 from napari_ka2er.model.config import STRIDES, StudentConfig, TaskEntry
 from napari_ka2er.model.fingerprints import fingerprint, task_fingerprint
 from napari_ka2er.model.student import Student
@@ -111,7 +113,17 @@ def new_student(
         calibrate(student, cases)
     if experts:
         open_shortcut(student, experts)
+    if recipe.parent is not None:
+        take_over(student, load_student(recipe.parent).student)
     return student
+
+
+def _check_start(config: StudentConfig, recipe: Recipe) -> None:
+    """Refuse weights to begin with that do not fit."""
+    if recipe.foundation is not None:
+        Student(config).foundation.load_pretrained(recipe.foundation)
+    if recipe.parent is not None:
+        in_common(config, load_student(recipe.parent).config)
 
 
 def _keep_no_features(student: Student) -> None:
@@ -157,7 +169,7 @@ def train_student(
     _tell_of_sides(student.config, cases)
     rates = {"fine": 2.0, "coarse": 2.0}  # small, and zero-initialised at their ends
     late = {}
-    if recipe.foundation:
+    if recipe.foundation or recipe.parent:
         rates[SWIN], late[SWIN] = recipe.sizes.foundation_rate, FOUNDATION_WAITS
     work = student_work(
         student.config,
@@ -217,8 +229,7 @@ def amalgamate(
     start = time.monotonic()
     entries = task_entries(ingredients, recipe.sizes)
     config = student_config(entries, ingredients.experts, recipe.sizes, recipe.amalgamation)
-    if recipe.foundation is not None:  # features take hours: refuse what does not fit before them
-        Student(config).foundation.load_pretrained(recipe.foundation)
+    _check_start(config, recipe)  # features take hours: refuse what does not fit before them
     with first_alone():
         cases = prepare_cases(ingredients, config, cache, progress=progress, cancelled=cancelled)
     prepared = time.monotonic()
@@ -239,4 +250,6 @@ def amalgamate(
         "seed": recipe.seed,
         "teaching": lasting(recipe.teaching),
     }
+    if recipe.parent is not None:
+        notes["begun_with"] = load_student(recipe.parent).digest
     return student, notes

@@ -51,6 +51,8 @@ class Recipe:
         See `StudentConfig`.
     foundation : Path or None
         ``model_swinvit.pt``, or None for random weights.
+    parent : Path or None
+        Folder of a student to begin with, see `ka2er_training.transfer`; instead of a foundation.
     saves_memory : bool
         Whether the foundation's features are computed again in the backward pass, not kept: less
         memory for more time, same numbers.
@@ -60,6 +62,7 @@ class Recipe:
     teaching: Teaching
     amalgamation: str = "attention"
     foundation: Path | None = None
+    parent: Path | None = None
     saves_memory: bool = False
 
     @property

@@ -33,6 +33,7 @@ def identity_of(ingredients: Ingredients, recipe: Recipe) -> dict[str, Any]:
     windows that they draw in a step together.
     """
     foundation = recipe.foundation
+    parent = recipe.parent / "student.safetensors" if recipe.parent else None
     schedules = ("schedule", "polish", "clicks")
     sizes = asdict(recipe.sizes)
     windows = [shared_batch(sizes[name]["batch"]) for name in schedules]
@@ -53,6 +54,7 @@ def identity_of(ingredients: Ingredients, recipe: Recipe) -> dict[str, Any]:
             for s in ingredients.sources
         ),
         "foundation": _digest(foundation) if foundation else None,
+        **({"student to begin with": _digest(parent)} if parent else {}),
         "settings": [sizes, asdict(recipe.teaching), recipe.amalgamation],
         "windows per step": windows,
     }

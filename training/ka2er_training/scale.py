@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Progress = Callable[[float, str], None]
 
+_PATHS = ("foundation", "parent")  # of a plan: text where it is kept as JSON
+
 
 def jobs_folder(workspace: Workspace) -> Path:
     """Return where jobs keep their state and their output."""
@@ -181,7 +183,8 @@ def student_job(workspace: Workspace, plan: AmalgamationPlan) -> Job:
     """Return the job that amalgamates a workspace's experts as they are now."""
     from ka2er_training.students import ingredients_of
 
-    told = {**asdict(plan), "foundation": str(plan.foundation) if plan.foundation else None}
+    paths = {name: getattr(plan, name) for name in _PATHS}
+    told = {**asdict(plan), **{name: str(path) if path else None for name, path in paths.items()}}
     del told["resume"]
     experts = [expert.digest for expert in ingredients_of(workspace, plan.tasks).experts]
     cases = [(workspace.dataset_folder(t) / "cases.json").read_text() for t in workspace.tasks]
@@ -202,13 +205,13 @@ def run_student(
 
     # All GPUs stay visible: `processes` takes the one of its local rank.
     TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    foundation = Path(plan["foundation"]) if plan["foundation"] else None
+    paths = {name: Path(plan[name]) if plan[name] else None for name in _PATHS}
     strengths = tuple((name, factor) for name, factor in plan["task_strength"])
     wanted = AmalgamationPlan(
         **{
             **plan,
             "tasks": tuple(plan["tasks"]),
-            "foundation": foundation,
+            **paths,
             "task_strength": strengths,
             "resume": resume,
         }

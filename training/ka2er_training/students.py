@@ -51,6 +51,8 @@ class AmalgamationPlan:
         Which tasks take part; empty: all that have an expert.
     foundation : Path or None
         ``model_swinvit.pt``.
+    parent : Path or None
+        Folder of a student to begin with, instead of a foundation.
     steps, polish_steps, click_steps, checkpoint_every : int or None
         Instead of the preset's.
     seed : int
@@ -72,6 +74,7 @@ class AmalgamationPlan:
     preset: str = "tiny"
     tasks: tuple[str, ...] = ()
     foundation: Path | None = None
+    parent: Path | None = None
     steps: int | None = None
     polish_steps: int | None = None
     click_steps: int | None = None
@@ -85,6 +88,8 @@ class AmalgamationPlan:
     saves_memory: bool = False
 
     def __post_init__(self) -> None:
+        if self.foundation is not None and self.parent is not None:
+            raise UserError("--foundation or --from", "both", "leave one out")
         for name, least in (
             ("steps", 1),
             ("polish_steps", 0),
@@ -116,7 +121,9 @@ def recipe_of(plan: AmalgamationPlan) -> Recipe:
     sizes = dataclasses.replace(sizes, **schedules, sparse_threshold=threshold)
     often = {} if plan.alone is None else {"alone": plan.alone, "mixed_from": 0.0}
     recipe = recipe_for(sizes, plan.seed, task_strength=plan.task_strength, **often)
-    return dataclasses.replace(recipe, foundation=plan.foundation, saves_memory=plan.saves_memory)
+    return dataclasses.replace(
+        recipe, foundation=plan.foundation, parent=plan.parent, saves_memory=plan.saves_memory
+    )
 
 
 def ingredients_of(

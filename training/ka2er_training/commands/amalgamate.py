@@ -23,6 +23,12 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--foundation", type=Path, metavar="FILE", help="pre-trained Swin weights, model_swinvit.pt"
     )
+    command.add_argument(
+        "--from",
+        dest="parent",
+        metavar="STUDENT",
+        help="begin with another student's weights instead: a folder, a workspace or sample",
+    )
     command.add_argument("--steps", type=int, help="instead of the preset's")
     command.add_argument("--polish-steps", type=int, help="instead of the preset's")
     command.add_argument("--click-steps", type=int, help="instead of the preset's")
@@ -62,12 +68,15 @@ def run_amalgamate(args: argparse.Namespace) -> dict[str, Any]:
     from ka2er_training.progress import progress_bar
     from ka2er_training.students import AmalgamationPlan, amalgamate_workspace
     from ka2er_training.workspace import Workspace
+    from napari_ka2er.core.student_card import student_in
+    from napari_ka2er.model.catalogue import find_student
     from napari_ka2er.model.device import resolve_device
 
     plan = AmalgamationPlan(
         preset=args.preset,
         tasks=tuple(args.task),
         foundation=args.foundation,
+        parent=student_in(find_student(args.parent)) if args.parent else None,
         steps=args.steps,
         polish_steps=args.polish_steps,
         click_steps=args.click_steps,
