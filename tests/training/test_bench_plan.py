@@ -6,8 +6,17 @@ import pytest
 from ka2er_training.bench.amalgamation import OTHER_SERIES, Plan
 from ka2er_training.bench.cells import in_order
 from ka2er_training.bench.settings import read_bench_settings
+from ka2er_training.bench.shifts import SHIFTS
 from ka2er_training.bench.splits import patient_of, split_cases
-from ka2er_training.bench.systems import VARIANTS
+from ka2er_training.bench.systems import (
+    ENSEMBLE,
+    EXPERTS,
+    FEW_LABEL_EXPERTS,
+    JOINT,
+    KA2ER,
+    RIVALS,
+    VARIANTS,
+)
 from napari_ka2er.core.errors import UserError
 
 NAMES = {
@@ -87,10 +96,11 @@ def test_every_cell_comes_after_what_it_needs_and_experts_before_students(settin
 def test_students_share_experts_and_the_three_modes_share_a_student():
     plan = Plan(read_bench_settings("full"), NAMES, RECIPES)
     kinds = [cell.kind for cell in in_order(plan.cells())]
-    # lungs have one expert per seed, the others one; and each one with half the schedule
-    assert kinds.count("expert") == 3 + 3 + 4
+    # lungs have one expert per seed, the others one; each one with half the schedule; and those of
+    # 2 and of 6 cases, of which lungs have three
+    assert kinds.count("expert") == 3 + 3 + 4 + 2 * 4 - 1
     n_first = len(VARIANTS) - 1  # one is only in the table of longer training
-    n_few = 2 * 3  # 2 and 6 labels; joint, ka2er, labels+logits
+    n_few = 2 * 7  # 2 and 6 labels; joint, ka2er, and all rivals
     assert kinds.count("student") == n_first + 2 * 2 + n_few
 
 
@@ -136,6 +146,38 @@ def test_few_labels_leave_the_other_images_to_systems_with_soft_targets():
     assert joint["unlabelled"] == ()
     everything = plan.student("ka2er", 0).settings["tasks"][task]["labelled"]
     assert set(ka2er["labelled"] + ka2er["unlabelled"]) == set(everything)
+
+
+def test_every_system_is_asked_with_few_labels_and_under_shift():
+    entries = Plan(read_bench_settings("full"), NAMES, RECIPES).entries()
+    few, shifted = ({e.system for e in entries if e.table == t} for t in ("few", "shift"))
+    rivals = {system.name for system in (JOINT, *RIVALS, *KA2ER)}
+    assert rivals | {FEW_LABEL_EXPERTS.name} == few
+    assert rivals | {EXPERTS.name, ENSEMBLE.name} == shifted
+    assert {e.column for e in entries if e.table == "shift"} == {*SHIFTS, OTHER_SERIES}
+
+
+def test_an_expert_of_few_cases_sees_those_that_the_students_have_labels_of():
+    plan = Plan(read_bench_settings("full"), NAMES, RECIPES)
+    asked = [e.cell for e in plan.entries() if e.system == FEW_LABEL_EXPERTS.name]
+    for task in plan.settings.tasks:
+        few = plan.expert(task, 0, "trained", 2)
+        students = plan.student("joint", 0, 2).settings["tasks"][task.name]
+        assert few.settings["cases"] == students["labelled"]
+        assert few.settings["epochs"] == plan.expert(task, 0).settings["epochs"]
+        assert few.digest in {cell.needs[0].digest for cell in asked}
+        assert few.name.endswith(", 2 labelled cases")
+    lungs = plan.settings.task("lungs")  # of which there are three to train on
+    assert plan.expert(lungs, 0, "trained", 6).name == plan.expert(lungs, 0).name
+
+
+def test_cells_of_before_there_were_more_systems_are_what_they_were():
+    """Finished ones, whose weights nobody has any more, must not be lost; digests of dd513c4."""
+    plan = Plan(read_bench_settings("two_cores"), NAMES, RECIPES)
+    digests = {cell.name: cell.digest[:12] for cell in in_order(plan.cells())}
+    assert digests["expert vertebrae"] == "8dc07380872c"
+    assert digests["KA²ER sparse on vertebrae noise, seed 0"] == "e4299c4dc429"
+    assert digests["KA²ER full on lungs, seed 0, 2 labelled cases"] == "34313aaa6e23"
 
 
 def test_longer_training_is_another_student_and_keeps_the_others():

@@ -90,7 +90,7 @@ def test_what_is_missing_is_listed_as_text_or_as_json(bench, capsys):
     command = ["bench", "amalgamation", data, "--out", str(bench / "o"), "--settings", settings]
     command += ["--list", "--only", "expert near"]
     assert main(command) == 0
-    assert "3 of 3 cells are missing" in capsys.readouterr().out
+    assert "4 of 4 cells are missing" in capsys.readouterr().out
     assert main([*command, "--json"]) == 0
     assert "expert near" in str(json.loads(capsys.readouterr().out)["missing"])
     assert not (bench / "o").exists()

@@ -190,18 +190,19 @@ def test_few_labels_have_a_line_per_number_of_labels(made):
     ]
 
 
-def test_clicks_close_a_share_of_what_was_missing(made):
-    rows = [
-        {"dice": [0.6, 0.7, 0.8], "seconds": [0.1, 0.1]},
-        {"dice": [0.92, 0.94, 0.93], "seconds": [0.1, 0.1]},
-    ]
-    made.add_result("clicks", {"rows": rows})
-    (row,) = tables_cost.click_table(made.results, (0, 2)).rows
-    assert row[1].startswith("0.760")
-    # 0.76 → 0.865: 0.105 of the missing 0.24
-    assert row[3] == f"{0.105 / 0.24:.0%}"
-    assert row[4] == "+0.0050, n=2"  # clicks on masks over 0.9: +0.02 and -0.01
-    assert row[5] == "100%"
+def test_what_was_not_measured_with_few_labels_or_shifted_is_named_below(made):
+    made.add("main", "x", same(0.8))
+    made.add("main", "later", same(0.8))
+    made.add("shift", "x", same(0.7), column="noise")
+    made.add("shift", "later", {}, column="noise", finished=False)
+    made.add("few", "x", same(0.5), column="2")
+    made.add("few", "later", {}, column="2", finished=False)
+    made.add("few", "later", same(0.4), column="6")
+    shift, few = tables_change.shift_table(made.results), tables_change.few_table(made.results)
+    assert [row[0] for row in shift.rows] == ["x"]
+    assert shift.note.endswith("Not measured: later.")
+    assert [row[:2] for row in few.rows] == [("x", "2"), ("later", "6")]
+    assert few.note.endswith("Not measured: later (2), x (6).")
 
 
 def test_costs_are_listed_by_number_of_experts(made):
@@ -221,7 +222,7 @@ def test_plots_show_what_is_there_and_nothing_when_there_is_nothing(made, tmp_pa
     plots = (forest, click_curves, cost_curves)
     assert [plot(made.results, tmp_path / "none.svg") for plot in plots] == [None, None, None]
     made.add("main", "x", same(0.8))
-    made.add_result("clicks", {"rows": [{"dice": [0.5, 0.6], "seconds": [0.1]}]})
+    made.add_result("clicks", {"rows": [{"case": "c0", "dice": [0.5, 0.6]}]})
     made.add_result("cost", {"rows": [{"k": 1, "mode": "full", "cpu_s": 1.0, "seconds": 1.0}]})
     for plot in plots:
         path = plot(made.results, tmp_path / f"{plot.__name__}.svg")

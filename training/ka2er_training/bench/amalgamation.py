@@ -116,9 +116,12 @@ class Plan:
         """Return the wanted cells, most wanted first."""
         return [entry.cell for entry in self.entries()]
 
-    def _expert(self, task: TaskSettings, seed: int, kind: str = "trained") -> Cell:
+    def _expert(
+        self, task: TaskSettings, seed: int, kind: str = "trained", n_cases: int | None = None
+    ) -> Cell:
         """Return an expert's cell; `kind`: trained, half or twice (the schedule), untrained."""
-        cases, epochs = self.split(task, seed).train, self.settings.expert_epochs(task)
+        every, epochs = self.split(task, seed).train, self.settings.expert_epochs(task)
+        cases = every[:n_cases]
         settings = {
             "recipe": self.settings.recipe,
             "task": task.name,
@@ -131,7 +134,8 @@ class Plan:
         }
         fold = f" fold {seed % len(task.folds)}" if task.folds else ""
         schedule = f", {kind} the schedule" if kind in ("half", "twice") else ""
-        trained = Cell("expert", f"expert {task.name}{fold}{schedule}", settings)
+        limit = f", {len(cases)} labelled cases" if len(cases) < len(every) else ""
+        trained = Cell("expert", f"expert {task.name}{fold}{schedule}{limit}", settings)
         if kind != "untrained":
             return trained
         return Cell("untrained", f"untrained expert {task.name}{fold}", {"seed": 0}, (trained,))
@@ -180,7 +184,7 @@ class Plan:
     ) -> Cell:
         """Return the cell that measures a system; `more`: cases, change, n_labels, steps."""
         if system.mode == "expert":
-            needs: tuple[Cell, ...] = (self.expert(task, seed),)
+            needs: tuple[Cell, ...] = (self.expert(task, seed, "trained", more.get("n_labels")),)
         elif system.mode in ("half expert", "twice expert"):
             needs = (self.expert(task, seed, system.mode.split()[0]),)
         elif system.mode == "ensemble":
@@ -248,17 +252,18 @@ class Plan:
                 yield Entry(cell, "long", system.name, task.name, seed, str(steps))
 
     def _shifts(self, seed: int) -> Iterator[Entry]:
-        limit = self.settings.measurement.shift_cases
-        for task in self._tasks:
-            split = self.split(task, seed)
-            columns = {name: (split.test[:limit], name) for name in SHIFTS}
-            if split.shifted:
-                columns[OTHER_SERIES] = (split.shifted[:limit], "")
-            for column, (cases, change) in columns.items():
-                for system in SHIFT_SYSTEMS:
-                    more = {"cases": cases, "change": change}
-                    cell = self._evaluation(system, task, seed, more)
-                    yield Entry(cell, "shift", system.name, task.name, seed, column)
+        for system, task in product(SHIFT_SYSTEMS, self._tasks):
+            for column, more in self._shifted(task, seed).items():
+                cell = self._evaluation(system, task, seed, more)
+                yield Entry(cell, "shift", system.name, task.name, seed, column)
+
+    def _shifted(self, task: TaskSettings, seed: int) -> dict[str, dict[str, Any]]:
+        """Return, per column of the table of shifts, which cases and what is done to them."""
+        split, limit = self.split(task, seed), self.settings.measurement.shift_cases
+        columns = {name: {"cases": split.test[:limit], "change": name} for name in SHIFTS}
+        if split.shifted:
+            columns[OTHER_SERIES] = {"cases": split.shifted[:limit], "change": ""}
+        return columns
 
     def _costs(self, seed: int) -> Iterator[Entry]:
         student = self.student("ka2er", seed)

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ka2er_training.bench.stats import bootstrap, mean_over_seeds
+from ka2er_training.bench.tables_clicks import clicked
 from napari_ka2er.core.task import COLORS
 
 if TYPE_CHECKING:
@@ -55,14 +56,15 @@ def draw_interval(axes: Axes, at: int, values: Sequence[float]) -> None:
 
 def click_curves(results: Results, path: Path) -> Path | None:
     """Plot mean Dice over the number of clicks, one line per task; None without results."""
-    entries = results.find("clicks")
+    entries = [e for e in results.find("clicks") if results.store.result(e.cell)["rows"]]
     if not entries:
         return None
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
     for color, entry in zip(colors(len(entries)), entries, strict=True):
-        values = np.array([row["dice"] for row in results.store.result(entry.cell)["rows"]])
-        axes.plot(values.mean(axis=0), "o-", color=color, label=f"{entry.task}, n={len(values)}")
+        rows = results.store.result(entry.cell)["rows"]
+        dice = clicked(rows, len(rows[0]["dice"]) - 1).dice
+        axes.plot(dice.mean(axis=0), "o-", color=color, label=f"{entry.task}, n={len(dice)}")
     axes.set_xlabel("clicks")
     axes.set_ylabel("Dice")
     axes.grid(alpha=0.3)

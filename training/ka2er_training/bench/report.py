@@ -6,7 +6,14 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.bench import figures, tables, tables_change, tables_control, tables_cost
+from ka2er_training.bench import (
+    figures,
+    tables,
+    tables_change,
+    tables_clicks,
+    tables_control,
+    tables_cost,
+)
 from ka2er_training.bench.cells import machine, missing
 from ka2er_training.bench.stats import mean_over_seeds
 from ka2er_training.bench.systems import (
@@ -55,7 +62,7 @@ def write_report(plan: Plan, store: Store, out: Path, command: str) -> Path:
     ]
     parts = [
         _introduction(plan, store, command),
-        verdict_text(results),
+        verdict_text(all_verdicts(plan, results)),
         *(f"![{path.stem}]({path.name})" for path in plots if path is not None),
         *(table.markdown() for table in all_tables(plan, results) if table.rows),
         _splits(plan),
@@ -78,7 +85,7 @@ def all_tables(plan: Plan, results: Results) -> list[Table]:
         tables_change.few_table(results),
         tables_change.long_table(results),
         tables_change.shift_table(results),
-        tables_cost.click_table(results, plan.settings.measurement.clicks),
+        tables_clicks.click_table(results, plan.settings.measurement.clicks),
         tables_cost.cost_table(results),
         tables_cost.expert_table(results),
     ]
@@ -138,10 +145,15 @@ def control_verdicts(results: Results) -> list[tuple[str, bool]]:
     return found
 
 
-def verdict_text(results: Results) -> str:
+def all_verdicts(plan: Plan, results: Results) -> list[tuple[str, bool]]:
+    """Return all that was wanted: of the modes, of the control and the schedules, of clicks."""
+    clicks = tables_clicks.click_verdicts(results, plan.settings.measurement.clicks)
+    return [*verdicts(results), *control_verdicts(results), *clicks]
+
+
+def verdict_text(found: list[tuple[str, bool]]) -> str:
     """Return the wanted inequalities, each with its mean difference and whether it holds."""
     words = {True: "holds", False: "**does not hold**"}
-    found = [*verdicts(results), *control_verdicts(results)]
     lines = [f"- {words[holds]}: {text}" for text, holds in found]
     return "## What was wanted\n\n" + ("\n".join(lines) or "Nothing is finished yet.")
 
@@ -191,7 +203,7 @@ def summary(plan: Plan, store: Store) -> dict[str, Any]:
             mean = sum(values.values()) / len(values) if values else None
             dice.setdefault(system, {})[task] = mean
     left = missing(plan.cells(), store)
-    judged = [{"wanted": text, "holds": ok} for text, ok in verdicts(results)]
+    judged = [{"wanted": text, "holds": ok} for text, ok in all_verdicts(plan, results)]
     return json_safe({"dice": dice, "wanted": judged, "missing": [cell.name for cell in left]})
 
 

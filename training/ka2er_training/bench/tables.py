@@ -106,8 +106,7 @@ def main_table(results: Results, metric: str = "dice") -> Table:
         "cases], number of cases. With several seeds a case counts once, with the mean over its "
         "seeds; ± is half the distance between the best and the worst seed's mean."
     )
-    if unmeasured:
-        note += f" Not measured: {', '.join(unmeasured)}."
+    note = with_unmeasured(note, unmeasured)
     return Table(f"{title} by system and task", ("system", *tasks), tuple(rows), note)
 
 
@@ -116,6 +115,11 @@ def measured(rows: list[tuple[str, ...]]) -> tuple[list[tuple[str, ...]], list[s
     is_empty = [all(cell == MISSING for cell in row[1:]) for row in rows]
     pairs = list(zip(rows, is_empty, strict=True))
     return [row for row, empty in pairs if not empty], [row[0] for row, empty in pairs if empty]
+
+
+def with_unmeasured(note: str, systems: Sequence[str]) -> str:
+    """Return a table's note, with the systems of which it has no number."""
+    return f"{note} Not measured: {', '.join(systems)}." if systems else note
 
 
 def cell_text(seeds: list[dict[str, float]], metric: str = "dice") -> str:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from ka2er_training.bench.amalgamation import OTHER_SERIES
 from ka2er_training.bench.stats import bootstrap, bootstrap_means
-from ka2er_training.bench.tables import MISSING, Results, Table, cell_text, measured, signed
+from ka2er_training.bench.tables import (
+    MISSING,
+    Results,
+    Table,
+    cell_text,
+    measured,
+    signed,
+    with_unmeasured,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,25 +23,33 @@ if TYPE_CHECKING:
 def few_table(results: Results) -> Table:
     """Return Dice with few labelled cases per task."""
     tasks, columns = results.names("few", "task"), results.names("few", "column")
-    rows = [
-        (
-            system,
-            n_labels,
-            *(
-                cell_text(results.values("few", system=system, task=task, column=n_labels))
-                for task in tasks
-            ),
-        )
-        for n_labels in columns
-        for system in results.names("few", "system")
-    ]
+    rows, open_ = list[tuple[str, ...]](), list[str]()
+    for n_labels in columns:
+        found, unmeasured = measured(_few_rows(results, n_labels))
+        rows += [(system, n_labels, *cells) for system, *cells in found]
+        open_ += [f"{system} ({n_labels})" for system in unmeasured]
     note = (
         "The other training images are given without labels; systems with soft targets use them. "
         "The experts behind the soft targets were trained with all labels, as in knowledge "
         "amalgamation: their labels stay where the experts were trained."
     )
     head = ("system", "labelled cases per task", *tasks)
-    return Table("Few labels", head, tuple(rows), note)
+    return Table("Few labels", head, tuple(rows), with_unmeasured(note, open_))
+
+
+def _few_rows(results: Results, n_labels: str) -> list[tuple[str, ...]]:
+    """Return a line per system, without the number of labelled cases."""
+    wanted = {"table": "few", "column": n_labels}
+    return [
+        (
+            system,
+            *(
+                cell_text(results.values(**wanted, system=system, task=task))
+                for task in results.names("few", "task")
+            ),
+        )
+        for system in results.names("few", "system")
+    ]
 
 
 def long_table(results: Results) -> Table:
@@ -70,12 +86,13 @@ def shift_table(results: Results) -> Table:
         (system, *(_fall(results, system, column) for column in columns))
         for system in results.names("shift", "system")
     ]
-    rows, _ = measured(rows)
+    rows, unmeasured = measured(rows)
     note = (
         "Difference to the same system's unshifted Dice, cases of all tasks together, [95 % "
         "interval]. Synthetic shifts are paired by case; another series has other patients, and "
         "its difference is between means, of which both are uncertain."
     )
+    note = with_unmeasured(note, unmeasured)
     return Table("Domain shift", ("system", *columns), tuple(rows), note)
 
 

@@ -1,4 +1,4 @@
-"""Tables of clicks, of what experts cost, and of how they were trained."""
+"""Tables of what experts cost, and of how they were trained."""
 
 from __future__ import annotations
 
@@ -6,47 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ka2er_training.bench.stats import bootstrap
 from ka2er_training.bench.tables import Results, Table, plain_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-# A mask this good should not suffer from a click; see the issue of the core.
-GOOD = 0.9
-
-
-def click_table(results: Results, clicks: tuple[int, ...]) -> Table:
-    """Return Dice after each number of clicks and what clicks did to masks that were good."""
-    head = (
-        "task",
-        *(f"{n} clicks" for n in clicks),
-        "gap closed",
-        f"change per click of masks over {GOOD}",
-        "cases improved",
-    )
-    note = (
-        "The user clicks the innermost voxel of the largest error (CVPR 2025 challenge), with the "
-        "truth at hand. Gap closed: share of what was missing to Dice 1 before the first click."
-    )
-    rows = plain_rows(results, "clicks", lambda result: _click_rows(result, clicks))
-    return Table("Dice after simulated clicks", head, rows, note)
-
-
-def _click_rows(result: dict[str, Any], clicks: tuple[int, ...]) -> Iterator[tuple[str, ...]]:
-    values = np.array([row["dice"] for row in result["rows"]])
-    if not len(values):
-        return
-    first, last = values[:, 0], values[:, clicks[-1]]
-    steps = np.diff(values, axis=1)
-    good = values[:, :-1] > GOOD
-    closed = float((last - first).mean() / max(1 - first.mean(), 1e-9))
-    yield (
-        *(str(bootstrap(values[:, n].tolist())) for n in clicks),
-        f"{closed:.0%}",
-        f"{steps[good].mean():+.4f}, n={int(good.sum())}" if good.any() else "-",
-        f"{float((last > first).mean()):.0%}",
-    )
 
 
 def cost_table(results: Results) -> Table:
