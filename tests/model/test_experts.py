@@ -37,17 +37,43 @@ MODELS = {
 }
 
 
-def nnunet_result(folder, volume, *, mirroring=False):
-    """Labels, probabilities and logits on the volume's grid by nnU-Net's own predictor."""
+def nnunet(folder, *, mirroring=False):
+    """nnU-Net's own predictor of a model folder."""
     predictor = nnUNetPredictor(
         use_mirroring=mirroring, device=torch.device("cpu"), perform_everything_on_device=False
     )
     predictor.initialize_from_trained_model_folder(str(folder), use_folds=("0",))
+    return predictor
+
+
+def nnunet_result(folder, volume, *, mirroring=False):
+    """Labels and probabilities on the volume's grid by nnU-Net's own predictor."""
+    predictor = nnunet(folder, mirroring=mirroring)
     properties = {"spacing": list(volume.spacing)}
     labels, probabilities = predictor.predict_single_npy_array(
         volume.channels.astype(np.float32), properties, None, None, True
     )
     return labels, probabilities
+
+
+def nnunet_logits(folder, volume):
+    """nnU-Net's logits in the box that it does not crop, along the volume's axes, and that box."""
+    predictor = nnunet(folder)
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    data, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
+        volume.channels, None, {"spacing": volume.spacing}, plans, configuration,
+        predictor.dataset_json,
+    )  # fmt: skip
+    logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+    logits = configuration.resampling_fn_probabilities(
+        logits,
+        properties["shape_after_cropping_and_before_resampling"],
+        configuration.spacing,
+        [volume.spacing[axis] for axis in plans.transpose_forward],
+    )
+    back = plans.transpose_backward
+    box = tuple(slice(*properties["bbox_used_for_cropping"][axis]) for axis in back)
+    return np.asarray(logits, np.float32).transpose(0, *(1 + axis for axis in back)), box
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -57,6 +83,9 @@ def test_predictions_are_those_of_nnunet(tmp_path, name):
     expert = convert_expert(folder, tmp_path / "expert", trust=False)
     labels, probabilities = nnunet_result(folder, volume)
     logits = torch.from_numpy(expert.predict_logits(volume).copy())
+    expected, box = nnunet_logits(folder, volume)
+    assert expected.shape[1:] != volume.shape  # something is cropped
+    np.testing.assert_allclose(logits[:, *box].numpy(), expected, atol=1e-4)
     ours = logits.sigmoid() if "regions" in name else logits.softmax(dim=0)
     assert len(np.unique(labels)) > 1
     np.testing.assert_array_equal(expert.predict(volume), labels)

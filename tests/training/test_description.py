@@ -6,7 +6,8 @@ import math
 from ka2er_training.bench.stats import Interval
 from ka2er_training.cli import DONE, main
 from ka2er_training.description_text import text_of
-from ka2er_training.evaluate import Summary, text_table
+from ka2er_training.evaluate import Summary
+from ka2er_training.evaluation_text import text_table
 
 
 def test_the_sample_student_is_told_in_lines_that_can_be_read(capsys):

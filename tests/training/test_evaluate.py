@@ -1,11 +1,16 @@
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
+from tests.model.folders import make_expert
 
 from ka2er_training.bench.shifts import coarser
-from ka2er_training.evaluate import LabelledCase, Row, evaluate, per_case, summarise, text_table
+from ka2er_training.evaluate import LabelledCase, Row, evaluate, per_case, summarise
+from ka2er_training.evaluate_workspace import evaluate_workspace
+from ka2er_training.evaluation_text import rows_table, text_table
+from ka2er_training.workspace import Workspace
 from napari_ka2er.core.errors import CancelledError
 from napari_ka2er.core.task import Label, Task
 
@@ -91,6 +96,46 @@ def test_rows_survive_json_and_the_table_says_what_they_say(cases):
     assert table.splitlines()[0].split()[:3] == ["system", "task", "label"]
     assert "0.500 [0.000, 1.000]" in table
     assert json.loads(json.dumps([s.to_json() for s in summarise(rows)], allow_nan=False))
+
+
+def test_the_table_of_rows_has_a_line_for_each_label_of_each_case(cases):
+    head, *lines = rows_table(evaluate(Threshold(), cases)).splitlines()
+    assert head.split() == [
+        "system",
+        "task",
+        "case",
+        "label",
+        "Dice",
+        "NSD",
+        "HD95",
+        "mm",
+        "status",
+    ]
+    assert [line.split() for line in lines] == [
+        ["threshold", "boxes", "a", "left", "1.000", "1.000", "0.0", "scored"],
+        ["threshold", "boxes", "a", "right", "1.000", "1.000", "0.0", "scored"],
+        ["threshold", "boxes", "b", "left", "1.000", "1.000", "0.0", "scored"],
+        # as far as the volume is long: sqrt((10 x 1.5)^2 + (24 x 1)^2 + (12 x 2)^2) mm
+        ["threshold", "boxes", "b", "right", "0.000", "0.000", "37.1", "missed"],
+        ["threshold", "boxes", "c", "left", "1.000", "1.000", "0.0", "scored"],
+        ["threshold", "boxes", "c", "right", "-", "-", "-", "absent"],
+    ]
+    assert {line.index(word) for line, word in zip(lines, ["left", "right"] * 3, strict=True)} == {
+        head.index("label")
+    }
+
+
+def test_the_report_has_every_case_below_the_means(balls, tmp_path):
+    shutil.copytree(balls.folder, tmp_path / "work")
+    workspace = Workspace.open(tmp_path / "work")
+    make_expert(workspace.expert_folder("balls"), workspace.record("balls").task, 0)
+    result = evaluate_workspace(workspace, experts=True)
+    text = (workspace.folder / "reports" / "evaluation-experts.txt").read_text("utf-8")
+    means, rows = text.split("\n\n")
+    assert means == result["table"]
+    held = [case.id for case in workspace.holdout_cases("balls")]
+    found = [line.replace("expert balls", "expert").split()[1:4] for line in rows.splitlines()[1:]]
+    assert found == [["balls", case, label] for case in held for label in ("bright", "dim")]
 
 
 def test_per_case_means_are_what_systems_are_compared_by(cases):

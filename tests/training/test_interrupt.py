@@ -1,4 +1,4 @@
-"""`ka2er amalgamate`, interrupted and killed in the middle, then resumed."""
+"""`ka2er amalgamate` and `ka2er predict`, interrupted and killed in the middle."""
 
 import os
 import signal
@@ -8,42 +8,22 @@ import time
 
 import pytest
 from safetensors.numpy import load_file
-from tests.model.folders import make_expert
-from tests.training.conftest import write_raw
+from tests.training.workspaces import with_one_expert
 
-from ka2er_training.workspace import Workspace
+from napari_ka2er._sample_data import sample_volume
+from napari_ka2er.core.io import read_labels, read_volume
 
-LENGTHS = ["--steps", "4", "--polish-steps", "2", "--click-steps", "2", "--checkpoint-every", "1"]
-
-
-@pytest.fixture
-def with_expert(tmp_path):
-    """A function that makes a workspace with one small task and its untrained expert."""
-
-    def make(name):
-        from ka2er_training.dataset import TaskOptions, add_task
-        from ka2er_training.sources import read_source
-
-        workspace = Workspace.create(tmp_path / name)
-        raw = tmp_path / "raw"
-        source = read_source(raw if raw.exists() else write_raw(raw))
-        add_task(workspace, source, TaskOptions(spacing_mm=(2, 2, 2)))
-        workspace = Workspace.open(workspace.folder)
-        (task,) = workspace.tasks
-        folder = workspace.expert_folder(task)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        make_expert(folder, workspace.record(task).task, 0)
-        return workspace
-
-    return make
+LENGTHS = ["--steps", "4", "--polish-steps", "4", "--click-steps", "4", "--checkpoint-every", "1"]
 
 
-def start(workspace, *arguments):
-    command = [sys.executable, "-m", "ka2er_training", "amalgamate", str(workspace.folder)]
+def start(*words):
+    command = [sys.executable, "-m", "ka2er_training", *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, *LENGTHS, *arguments], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def amalgamate(workspace, *arguments):
+    return start("amalgamate", workspace.folder, *LENGTHS, *arguments)
 
 
 def weights(workspace):
@@ -52,31 +32,70 @@ def weights(workspace):
 
 
 def wait_for(path, process):
-    for _ in range(1200):
+    for _ in range(3000):
         if path.exists():
             return
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
-    pytest.fail(f"no {path} after two minutes")
+    pytest.fail(f"no {path} after five minutes")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The weights of an amalgamation that nobody stopped."""
+    workspace = with_one_expert(tmp_path_factory.mktemp("whole"))
+    process = amalgamate(workspace)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    return weights(workspace)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["SIGINT", "kill -9"]
+    ("stage", "how", "status"),
+    [
+        ("trunk", signal.SIGINT, 130),
+        ("trunk", signal.SIGKILL, -9),
+        ("polish", signal.SIGINT, 130),
+        ("clicks", signal.SIGKILL, -9),
+    ],
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_a_stopped_amalgamation_resumes_with_the_same_numbers(with_expert, how, status):
-    whole, cut = with_expert("whole"), with_expert("cut")
-    assert start(whole).wait() == 0
-    process = start(cut)
-    wait_for(cut.folder / "runs" / "amalgamate" / "trunk" / "checkpoint.pt", process)
+def test_a_stopped_amalgamation_resumes_with_the_same_numbers(
+    tmp_path, unbroken, stage, how, status
+):
+    cut = with_one_expert(tmp_path)
+    process = amalgamate(cut)
+    wait_for(cut.folder / "runs" / "amalgamate" / stage / "checkpoint.pt", process)
     process.send_signal(how)
     _, told = process.communicate(timeout=60)
     assert process.returncode == status
     assert "Traceback" not in told
     assert not list((cut.folder / "students").glob("v*"))
-    assert start(cut, "--resume").wait() == 0
+    resumed = amalgamate(cut, "--resume")
+    _, told = resumed.communicate()
+    assert resumed.returncode == 0, told
     (page,) = (cut.folder / "reports").glob("amalgamation_v*.html")
     assert "data:image" in page.read_text("utf-8")
-    expected, got = weights(whole), weights(cut)
-    assert expected.keys() == got.keys()
-    assert all((expected[name] == got[name]).all() for name in expected)
+    got = weights(cut)
+    assert unbroken.keys() == got.keys()
+    assert all((unbroken[name] == got[name]).all() for name in unbroken)
+
+
+@pytest.mark.slow
+def test_a_stopped_prediction_leaves_whole_masks_and_nothing_else(tmp_path):
+    """Stopped when the first mask is there, and the next volume, half a minute's work, begun."""
+    out = tmp_path / "out"
+    inputs = [sample_volume(name) for name in ("phantom", "icbm_t1")]
+    options = ("--mode", "distilled", "--cache-dir", tmp_path / "cache", "--device", "cpu")
+    process = start("predict", "sample", *inputs, "-o", out, *options)
+    wait_for(out / "phantom_lungs.nii.gz", process)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "interrupted; nothing half-written is left"
+    assert "Traceback" not in told
+    assert [path.name for path in out.iterdir()] == ["phantom_lungs.nii.gz"]
+    labels, geometry = read_labels(out / "phantom_lungs.nii.gz")
+    assert labels.any()
+    assert geometry.is_close(read_volume(inputs[0]).geometry)

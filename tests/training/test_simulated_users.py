@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-import importlib.util
+import base64
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 
 from ka2er_training.simulated_users import (
     Click,
@@ -16,7 +18,7 @@ from ka2er_training.simulated_users import (
     largest_component,
 )
 
-REFERENCE = Path(__file__).parents[3] / "shared" / "tools" / "sim_user.py"
+SHAPE = (9, 11, 13)
 
 
 def box_mask(*slices):
@@ -26,45 +28,52 @@ def box_mask(*slices):
     return mask
 
 
-def random_masks(seed):
-    """Two similar masks with errors of all sizes."""
-    rng = np.random.default_rng(seed)
-    smooth = rng.normal(size=(9, 11, 13))
-    for axis in range(3):
-        smooth = smooth + np.roll(smooth, 1, axis) + np.roll(smooth, -1, axis)
-    gt = smooth > 0
-    return gt ^ (np.abs(smooth) < rng.uniform(0, 3)), gt
+def unpacked(text):
+    """The mask that reference_clicks.json holds as packed bits."""
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))
+    return bits[: np.prod(SHAPE)].reshape(SHAPE).astype(bool)
 
 
-@pytest.fixture(scope="module")
-def reference():
-    if not REFERENCE.exists():
-        pytest.skip(f"needs the reference protocol in {REFERENCE}")
-    spec = importlib.util.spec_from_file_location("sim_user", REFERENCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@dataclass(frozen=True)
+class Dialogue:
+    """Two masks, and what the reference of both protocols answered."""
+
+    mask: np.ndarray
+    gt: np.ndarray
+    valid: np.ndarray
+    spacing: tuple[float, float, float] | None
+    answers: dict[str, Any]
 
 
-@pytest.mark.parametrize("spacing", [None, (3.0, 1.0, 0.5)])
-def test_the_challenges_rule_is_the_references(reference, spacing):
-    for seed in range(30):
-        mask, gt = random_masks(seed)
-        assert click_largest_error(mask, gt, spacing) == reference.next_click_cvpr25(
-            mask, gt, spacing
-        )
-    assert reference.next_click_cvpr25(gt, gt) is click_largest_error(gt, gt) is None
+def dialogues():
+    """Random masks with errors of all sizes and a line of three voxels, at two spacings each."""
+    text = Path(__file__).with_name("reference_clicks.json").read_text("utf-8")
+    for case in json.loads(text)["cases"]:
+        mask, gt, valid = (unpacked(case[name]) for name in ("mask", "gt", "valid"))
+        for answers in case["answers"]:
+            spacing = answers["spacing"]
+            yield Dialogue(mask, gt, valid, spacing and tuple(spacing), answers)
 
 
-@pytest.mark.parametrize("spacing", [None, (3.0, 1.0, 0.5)])
-def test_the_ritm_rule_is_the_references(reference, spacing):
-    for seed in range(30):
-        mask, gt = random_masks(seed)
-        valid = np.random.default_rng(seed).random(gt.shape) < 0.9
-        user, not_clicked = DeepestErrorUser(spacing, valid), np.ones(gt.shape, bool)
-        for _ in range(6):
-            expected = reference.next_click_ritm(mask, gt, not_clicked, valid, spacing)
-            assert user(mask, gt) == expected
+def click(answer):
+    """The click that an answer (z, y, x, positive) stands for; None if there is none."""
+    return answer and Click(tuple(answer[:3]), answer[3])
+
+
+def test_the_challenges_rule_is_the_references():
+    asked = list(dialogues())
+    assert len(asked) == 26
+    for told in asked:
+        found = click_largest_error(told.mask, told.gt, told.spacing)
+        assert found == click(told.answers["cvpr25"])
+    assert click_largest_error(told.gt, told.gt) is None
+
+
+def test_the_ritm_rule_is_the_references():
+    for told in dialogues():
+        user = DeepestErrorUser(told.spacing, told.valid)
+        found = [user(told.mask, told.gt) for _ in told.answers["ritm"]]
+        assert found == [click(answer) for answer in told.answers["ritm"]]
 
 
 def test_the_middle_of_the_largest_error_is_clicked():

@@ -49,7 +49,8 @@ def _of_list(items: Sequence[Any]) -> Iterator[str]:
 def _table(rows: Sequence[Any]) -> str | None:
     """Return the table of an evaluation's summaries; None if the rows are something else."""
     from ka2er_training.bench.stats import Interval
-    from ka2er_training.evaluate import Summary, text_table
+    from ka2er_training.evaluate import Summary
+    from ka2er_training.evaluation_text import text_table
 
     def interval(values: Mapping[str, Any]) -> Interval:
         known: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}

@@ -255,24 +255,5 @@ def per_case(rows: Iterable[Row], metric: str = "dice") -> dict[str, float]:
     return {case: float(np.mean(found)) for case, found in values.items()}
 
 
-def text_table(summaries: Sequence[Summary]) -> str:
-    """Return the summaries as aligned text: means and 95 % bootstrap intervals over cases."""
-    head = ("system", "task", "label", "cases", "Dice", "NSD", "HD95 mm", "absent", "missed")
-    lines = [head, *(_cells(summary) for summary in summaries)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _cells(summary: Summary) -> tuple[str, ...]:
-    hd95 = summary.hd95_mm
-    distance = "-" if hd95.n == 0 else f"{hd95.mean:.1f}"
-    counts = (str(summary.absent), str(summary.missed))
-    names = (summary.system, summary.task, summary.label)
-    return (*names, str(summary.dice.n), str(summary.dice), str(summary.nsd), distance, *counts)
-
-
 def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ka2er_training.evaluate import LabelledCase, evaluate, summarise, text_table
+from ka2er_training.evaluate import LabelledCase, evaluate, summarise
+from ka2er_training.evaluation_text import rows_table, text_table
 from ka2er_training.ledger import ignore_value
 from ka2er_training.registry import student_folder
 from ka2er_training.segmenters import ExpertSegmenter, StudentSegmenter
@@ -36,7 +37,8 @@ def evaluate_workspace(
     Parameters
     ----------
     workspace : Workspace
-        Its ``reports`` folder gets ``evaluation-NAME.json`` and ``.txt``.
+        Its ``reports`` folder gets ``evaluation-NAME.json`` and ``.txt``, the latter with the table
+        and, below it, a line for each label of each case.
     student, mode : str, optional
         Version, the current one by default, and mode.
     experts : bool
@@ -76,7 +78,7 @@ def _kept(workspace: Workspace, name: str, rows: list[Row]) -> dict[str, Any]:
     }
     reports = workspace.folder / "reports"
     write_json(reports / f"evaluation-{name}.json", result)
-    write_text(reports / f"evaluation-{name}.txt", table + "\n")
+    write_text(reports / f"evaluation-{name}.txt", f"{table}\n\n{rows_table(rows)}\n")
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
@@ -98,9 +99,12 @@ def _read_swin_weights(path: Path) -> dict[str, dict[str, Tensor]]:
     if not path.is_file():
         raise UserError("a file with foundation weights", f"no file at {path}")
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise UserError("foundation weights that are tensors only", f"{path}: {error}") from error
+        with warnings.catch_warnings():  # of a pickle's protocol: the error below says enough
+            warnings.simplefilter("ignore")
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # PyTorch's own words advise to run what is in the file
+        got = f"{path}, which holds other objects"
+        raise UserError("foundation weights that are tensors only", got) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise UserError("foundation weights saved by torch.save", f"{path}: {error}") from error
     state = weights.get("state_dict") if isinstance(weights, dict) else None

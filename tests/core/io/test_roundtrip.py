@@ -16,13 +16,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from napari_ka2er.core.io import read_labels, read_volume, write_labels, write_volume
+from napari_ka2er.core.io import (
+    WRITTEN_SUFFIXES,
+    read_labels,
+    read_volume,
+    write_labels,
+    write_volume,
+)
 from napari_ka2er.core.volume import Geometry, Volume, corners
 
 # Thousands of files: in memory where there is such a disk, as each write waits for it.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
-# Shapes with three different sizes, so that no swapped axis can pass.
-SHAPES = [(2, 3, 4), (4, 2, 3), (3, 5, 2), (1, 3, 2)]
+# NIfTI stores geometry in float32, NRRD and MetaImage in 17 digits.
+TOLERANCE_MM = {".nii": 1e-3, ".nii.gz": 1e-3, ".nrrd": 1e-9, ".mha": 1e-9,
+                ".tif": 0, ".tiff": 0, ".zarr": 0}  # fmt: skip
+TYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8", "i8", "u8")
+NOT_HELD = {".tif": ("i8", "u8"), ".tiff": ("i8", "u8")}
 GEOMETRY_FIELDS = ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units", "srow_x", "srow_y",
                    "srow_z", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
                    "qoffset_z")  # fmt: skip
@@ -46,7 +55,9 @@ def geometries(draw: st.DrawFn) -> Geometry:
     affine = np.eye(4)
     affine[:3, :3] = linear * rng.uniform(0.2, 5, 3)
     affine[:3, 3] = rng.uniform(-300, 300, 3)
-    return Geometry(draw(st.sampled_from(SHAPES)), affine)
+    # Three different sizes, so that no swapped axis can pass.
+    shape = draw(st.lists(st.integers(1, 9), min_size=3, max_size=3, unique=True))
+    return Geometry(tuple(shape), affine)
 
 
 def is_sheared(geometry: Geometry) -> bool:
@@ -54,9 +65,15 @@ def is_sheared(geometry: Geometry) -> bool:
     return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-6)
 
 
-def image_in(geometry: Geometry) -> Volume:
-    values = np.arange(np.prod(geometry.shape), dtype=np.int16).reshape(geometry.shape)
-    return Volume(values - 5, geometry.affine)
+def image_in(geometry: Geometry, dtype: str) -> Volume:
+    """Random values of a type, its lowest and its highest among them."""
+    kind, n = np.dtype(dtype), int(np.prod(geometry.shape))
+    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    bits = np.random.default_rng(n).integers(0, 256, n * kind.itemsize, np.uint8)
+    values = bits.view(kind)
+    values[~np.isfinite(values)] = 0.1
+    values[0], values[-1] = limits.min, limits.max
+    return Volume(values.reshape(geometry.shape), geometry.affine)
 
 
 def labels_in(geometry: Geometry, highest: int) -> np.ndarray:
@@ -65,15 +82,12 @@ def labels_in(geometry: Geometry, highest: int) -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize(
-    ("suffix", "tolerance_mm"),
-    # NIfTI stores float32, the others 17 digits.
-    [(".nii.gz", 1e-3), (".nrrd", 1e-9), (".mha", 1e-9), (".tif", 0), (".zarr", 0)],
-)
+@pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
 @every_geometry
-@given(geometry=geometries(), highest=st.sampled_from([1, 255, 256, 70_000]))
-def test_any_geometry_comes_back(suffix, tolerance_mm, geometry, highest):
-    image = image_in(geometry)
+@given(geometry=geometries(), highest=st.sampled_from([1, 255, 256, 70_000]), drawn=st.data())
+def test_any_geometry_comes_back(suffix, geometry, highest, drawn):
+    held = [name for name in TYPES if name not in NOT_HELD.get(suffix, ())]
+    image = image_in(geometry, drawn.draw(st.sampled_from(held), "type"))
     labels = labels_in(geometry, highest)
     with TemporaryDirectory(dir=MEMORY) as folder:
         path, label_path = Path(folder, f"image{suffix}"), Path(folder, f"labels{suffix}")
@@ -90,7 +104,7 @@ def test_any_geometry_comes_back(suffix, tolerance_mm, geometry, highest):
     assert back.data.dtype == image.data.dtype
     np.testing.assert_array_equal(found, labels)
     assert found.dtype == np.min_scalar_type(highest)
-    assert np.abs(corners(back.geometry) - corners(geometry)).max() <= tolerance_mm
+    assert np.abs(corners(back.geometry) - corners(geometry)).max() <= TOLERANCE_MM[suffix]
     np.testing.assert_array_equal(found_geometry.affine, back.affine)
 
 
@@ -120,7 +134,7 @@ def header_of(path: Path) -> object:
             fields = "space|space directions|space origin|sizes"
             fields += "|TransformMatrix|Offset|ElementSpacing|DimSize"
             return sorted(re.findall(rf"^(?:{fields})\s*[:=].*$", head, flags=re.M))
-        case ".tif":
+        case ".tif" | ".tiff":
             with tifffile.TiffFile(path) as file:
                 xml = file.ome_metadata
             return re.findall(r'((?:PhysicalSize|Position|Size)[XYZ](?:Unit)?)="([^"]*)"', xml)
