@@ -195,3 +195,16 @@ def test_a_sample_build_without_its_data_leaves_no_workspace(tmp_path, raw, capl
 def test_options_that_would_not_count_are_refused(typed, told, caplog):
     assert main(typed.split()) == USER_ERROR
     assert caplog.messages[-1].startswith(f"error: {told}")
+
+
+@pytest.mark.parametrize(("level", "shown"), [("INFO", 0), ("DEBUG", 1)])
+def test_libraries_say_nothing_between_our_lines(tmp_path, level, shown):
+    code = (
+        "import logging; from ka2er_training.cli import main;"
+        f"main(['info', 'nowhere', '--log-level', '{level}']);"
+        "logging.getLogger('numexpr.utils').info('threads');"
+        "logging.getLogger('ka2er_training').info('ours')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("threads") == shown
+    assert done.stderr.count("ours") == 1

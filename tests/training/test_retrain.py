@@ -145,13 +145,15 @@ def test_a_broken_round_is_resumed_and_not_begun_anew(work, tmp_path):
         retrain(workspace.folder, [path], LENGTHS, resume=True)
 
 
-def test_a_broken_round_can_be_given_up_and_its_corrections_wait(work):
+def test_a_broken_round_can_be_given_up_and_its_corrections_wait(work, caplog):
+    caplog.set_level("INFO", "ka2er_training.commands")
     workspace, path = work
     digest = read_package(path).digest
     state = new_round(workspace, LENGTHS, [{"path": str(path), "digest": digest}], "v0001")
     ingest(workspace, plan_ingest(workspace, [read_package(path)], state.number))
     n_trained = len(workspace.training_cases("balls"))
     assert main(["retrain", str(workspace.folder), "--abandon"]) == 0
+    assert "round 1 is given up; 2 cases wait" in caplog.messages[-1]
     assert len(workspace.training_cases("balls")) == n_trained - 2
     assert unfinished(workspace) is None
     (kept,) = refused_packages(workspace)

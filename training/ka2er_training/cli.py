@@ -38,6 +38,9 @@ GROUPS = (
 
 STUDENT_HELP = "a student's folder, a workspace (its current student), or 'sample'"
 
+# Libraries whose log would stand among our results: threads found, fonts listed.
+_TALKATIVE = ("matplotlib", "numexpr")
+
 DONE, USER_ERROR, REFUSED, INTERRUPTED = 0, 2, 3, 130
 READER_GONE = 141  # as a shell says of a program that a closed pipe ended
 
@@ -78,6 +81,9 @@ def _run(argv: Sequence[str] | None) -> int:
 
     args = parse(build_parser(), argv)
     logging.basicConfig(level=args.log_level, format="%(message)s", stream=sys.stderr)
+    if args.log_level != "DEBUG":
+        for library in _TALKATIVE:
+            logging.getLogger(library).setLevel(logging.WARNING)
     try:
         result = args.run(args)
     except UserError as error:

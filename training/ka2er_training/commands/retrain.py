@@ -59,7 +59,10 @@ def run_retrain(args: argparse.Namespace) -> dict[str, Any]:
     from napari_ka2er.model.device import resolve_device
 
     if args.abandon:
-        return abandon(args.folder)
+        given_up = abandon(args.folder)
+        n, again = len(given_up["withdrawn"]), "--with-refused brings its packages back"
+        logger.info("round %d is given up; %d cases wait, %s", given_up["round"], n, again)
+        return given_up
     names = RoundOptions.__dataclass_fields__
     options = RoundOptions(**{name: getattr(args, name) for name in names})
     packages = list(args.packages)
